@@ -1,0 +1,46 @@
+"""MQTT topics as Rx observables, ending in files that miss nothing acknowledged."""
+
+from rxflow import operators
+from rxflow.errors import (
+    ConfigError,
+    ConnectError,
+    DecodeError,
+    RxflowError,
+    RxflowWarning,
+    SinkError,
+)
+from rxflow.flow import Flow
+from rxflow.log import logger
+from rxflow.message import Batch, Message
+from rxflow.mqtt import Connected, Will, from_mqtt
+from rxflow.properties import Properties
+from rxflow.publishing import MqttSink
+from rxflow.report import Report
+from rxflow.run import run, run_async
+from rxflow.sinks import JsonLinesSink, JsonSink, read_rows
+
+__all__ = [
+    "Batch",
+    "ConfigError",
+    "ConnectError",
+    "Connected",
+    "DecodeError",
+    "Flow",
+    "JsonLinesSink",
+    "JsonSink",
+    "Message",
+    "MqttSink",
+    "Properties",
+    "Report",
+    "RxflowError",
+    "RxflowWarning",
+    "SinkError",
+    "Will",
+    "from_mqtt",
+    "operators",
+    "read_rows",
+    "run",
+    "run_async",
+]
+
+logger.disable("rxflow")

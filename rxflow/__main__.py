@@ -1,0 +1,7 @@
+"""`python -m rxflow` is `rxflow`."""
+
+import sys
+
+from rxflow.cli import main
+
+sys.exit(main())

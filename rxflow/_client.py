@@ -1,0 +1,560 @@
+"""One MQTT client on one event loop: it connects, stays connected, and hands on what comes.
+
+Keep-alive is ours, because paho's does not see the messages that the wire decodes. Everything here
+runs on the loop's thread, save `Paho.open`, which blocks (DNS, TCP, TLS) and has a thread for each
+attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+from rxflow._paho import SILENCE, Answer, Paho, Settings, open_wire
+from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
+from rxflow.delivery import Ledger
+from rxflow.errors import ConnectError, RxflowError
+from rxflow.log import logger, printable
+from rxflow.message import Message
+
+_LONGEST_WAIT: Final = 60.0
+_TICK: Final = 0.05
+_PAUSE: Final = 0.005
+_TAKEOVERS: Final = 3
+_TAKEN_OVER: Final = 0x8E
+_REFUSED_VERSION: Final = (0x01, 0x84)
+# Refusals that may be gone at the next attempt; every other is final.
+_PASSING: Final = {3: (0x03,), 5: (0x80, 0x88, 0x89, 0x97, 0x9F)}
+
+
+class Peer(Protocol):
+    """Whom a client serves: a source or a sink. All calls come on the loop's thread."""
+
+    def connected(self, *, session_present: bool) -> None:
+        """CONNACK has come; messages may follow before any other call."""
+        ...
+
+    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
+        """SUBACK has come, with the code for each filter."""
+        ...
+
+    def published(self, mid: int, error: str | None) -> None:
+        """The broker has the message (QoS 0: the wire has it), or refused it."""
+        ...
+
+    def disconnected(self, reason: str) -> None:
+        """The connection is lost; another follows."""
+        ...
+
+    def failed(self, error: RxflowError) -> None:
+        """There will be no other connection."""
+        ...
+
+    def raised(self, error: Exception) -> None:
+        """`on_next` raised; there will be no other connection."""
+        ...
+
+    def settled(self) -> None:
+        """The ledger has settled what was dropped so far."""
+        ...
+
+    def admit(self, topic: bytes) -> str | None:
+        """As in `Receiver.admit`."""
+        ...
+
+
+class _Lost(Exception):
+    """This attempt or connection is over; another may follow."""
+
+
+class _WrongVersion(_Lost):
+    """The broker does not speak the version that was tried."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the broker does not speak this version of MQTT (reason code {code})")
+        self.code = code
+
+
+class Client:
+    """Connects, stays connected, and hands on what comes.
+
+    Args:
+        settings: Where and how.
+        peer: Who is served.
+        ledger: Where deliveries are recorded.
+        on_next: Called with each message, in order.
+        loop: The thread of everything here.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        peer: Peer,
+        ledger: Ledger,
+        on_next: Callable[[Message[bytes]], object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.on_next = on_next
+        self.max_pending = settings.max_pending
+        self.admit = peer.admit
+        self.keep_alive: float = settings.keep_alive
+        self.session_present = False
+        self.receive_maximum = 0
+        self.is_connected = False
+        self._peer = peer
+        self._loop = loop
+        self._paho: Paho | None = None
+        self._version = {None: 0, "3.1.1": 3, "5": 5}[settings.address.version]  # 0: not known yet
+        self._wire: Wire | None = None
+        self._is_reading = self._is_writing = False
+        self._answer: asyncio.Future[None] = loop.create_future()
+        self._loss: asyncio.Future[None] = loop.create_future()
+        self._takeovers = 0
+        self._pinged = 0.0
+        self._ticking: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
+        self._is_closing = False
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._task = self._loop.create_task(self._live())
+
+    def stop(self) -> None:
+        """Hand on no more messages; acknowledge and keep alive as before."""
+        self._is_stopped = True
+        if self._wire:
+            self._wire.is_stopped = True
+        self._stop_reading()
+
+    async def close(self, *, deadline: float) -> None:
+        """Send what is to be sent, say DISCONNECT, and end. Twice is once.
+
+        Args:
+            deadline: Seconds that the output may take to leave.
+        """
+        if not self._is_closing:
+            self._is_closing = self._is_stopped = True
+            if self._wire and self._paho and self.is_connected:
+                await self._say_goodbye(self._wire, self._paho, self._loop.time() + deadline)
+            if self._task:
+                self._task.cancel()
+        if self._task:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _say_goodbye(self, wire: Wire, paho: Paho, until: float) -> None:
+        """DISCONNECT, and wait for the broker to close.
+
+        Closing with bytes unread makes the kernel reset the connection, which can take away our
+        last acknowledgements before the broker has read them.
+        """
+        self._stop_reading()
+        paho.disconnect()
+        self._write()
+        while self._loop.time() < until and (wire.unsent or not wire.discard()):  # noqa: ASYNC110 (at the very end)
+            await asyncio.sleep(_PAUSE)
+
+    async def _live(self) -> None:
+        attempt = 0
+        began = self._loop.time()
+        was_connected = False
+        try:
+            while True:
+                reason = ""
+                try:
+                    await self._connect()
+                    attempt, was_connected = 0, True
+                    await self._loss
+                except (_Lost, OSError) as error:
+                    reason = _reason(error)
+                finally:
+                    self._drop()
+                if self._is_closing:
+                    return
+                if was_connected and attempt == 0:
+                    self._peer.disconnected(reason)
+                wait = self._wait(attempt)
+                attempt += 1
+                limit = None if was_connected else self.settings.connect_timeout
+                if limit is not None:
+                    left = began + limit - self._loop.time()
+                    if left <= 0:
+                        raise ConnectError(  # noqa: TRY301 (one way out)
+                            f"no connection to {self.settings.address} within {limit:g} s: {reason}"
+                        )
+                    wait = min(wait, left)
+                logger.warning(
+                    "no connection to {}: {}; next attempt in {:.1f} s",
+                    self.settings.address,
+                    printable(reason),
+                    wait,
+                )
+                await asyncio.sleep(wait)
+        except RxflowError as error:
+            self._peer.failed(error)
+        except Exception as error:  # noqa: BLE001 (never silent: whatever it is, the peer hears it)
+            failure = ConnectError(f"{self.settings.address}: {_reason(error)}")
+            failure.__cause__ = error
+            self._peer.failed(failure)
+        finally:
+            self._drop()
+
+    @staticmethod
+    def _wait(attempt: int) -> float:
+        return min(_LONGEST_WAIT, 2.0**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+
+    # -- connecting -----------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        """One connection up to its CONNACK, in the version that the broker speaks.
+
+        Raises:
+            _Lost, OSError: Another attempt may succeed.
+            ConnectError: No attempt will.
+        """
+        try:
+            await self._attempt(self._version or 5)
+        except _Lost as error:
+            if self._version:
+                raise self._final(error) from error
+            logger.info(
+                "{} does not answer in MQTT 5 ({}); trying 3.1.1",
+                self.settings.address,
+                printable(error),
+            )
+        else:
+            return
+        self._drop()
+        try:
+            await self._attempt(3)
+        except _Lost as error:
+            raise self._final(error) from error
+
+    def _final(self, error: _Lost) -> Exception:
+        if isinstance(error, _WrongVersion):
+            return ConnectError(f"{self.settings.address}: {error}", reason_code=error.code)
+        return error
+
+    async def _attempt(self, version: int) -> None:
+        paho = self._paho
+        if paho is None or paho.version != version:
+            paho = self._paho = Paho(self.settings, version, self, self._open_wire)
+        self._answer = self._loop.create_future()
+        self._loss = self._loop.create_future()
+        await self._in_thread(paho.open)
+        if self._wire is None or self._wire.is_stopped:
+            raise _Lost("the connection was closed at once")
+        self._start_reading()
+        self._write()
+        try:
+            await asyncio.wait_for(self._answer, SILENCE)
+        except TimeoutError:
+            raise _Lost(f"no answer to CONNECT within {SILENCE:g} s") from None
+        self._version = version
+
+    def _open_wire(self, tcp: socket.socket) -> Wire:
+        if self._is_closing or self._paho is None:
+            tcp.close()
+            raise ConnectionAbortedError("closed while connecting")
+        self._wire = open_wire(tcp, self.settings, self, version5=self._paho.version == 5)  # noqa: PLR2004
+        return self._wire
+
+    async def _in_thread(self, block: Callable[[], object]) -> None:
+        """Run what blocks on a thread of its own; a daemon, so that nothing waits for a dead host.
+
+        Raises:
+            OSError: Another attempt may succeed.
+            ConnectError: The other end can't be trusted, or does not trust us.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        work = partial(_work, block, done, self._loop, self._drop)
+        threading.Thread(target=work, name="rxflow connect", daemon=True).start()
+        try:
+            await done
+        except ssl.SSLCertVerificationError as error:
+            raise ConnectError(
+                f"{self.settings.address} has a certificate that can't be trusted: "
+                f"{error.verify_message}"
+            ) from error
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            raise
+        except ssl.SSLError as error:
+            raise ConnectError(f"{self.settings.address} refused TLS: {_reason(error)}") from error
+
+    # -- what the broker says -------------------------------------------------------------------
+
+    def answered(self, answer: Answer) -> None:
+        if self._answer.done():
+            return
+        if answer.is_refusal:
+            self._give_up(self._refusal(answer))
+            return
+        if answer.keep_alive is not None:
+            self.keep_alive = answer.keep_alive  # [MQTT-3.1.2-21]
+        self.session_present = answer.session_present
+        self.receive_maximum = answer.receive_maximum
+        self.is_connected = True
+        logger.info(
+            "connected to {} (reason code {}: {})",
+            self.settings.address,
+            answer.code,
+            answer.text,
+        )
+        self._answer.set_result(None)
+        self._tick()
+        self._tell(partial(self._peer.connected, session_present=answer.session_present))
+
+    def _refusal(self, answer: Answer) -> Exception:
+        # paho gives the codes of MQTT 5 for either version; the wire has seen the broker's own.
+        code = self._wire.connack_code if self._wire else answer.code
+        text = f"{self.settings.address} refused the connection: {answer.text} (reason code {code})"
+        if self._paho and code in _PASSING[self._paho.version]:
+            return _Lost(text)
+        return ConnectError(text, reason_code=code)
+
+    def closed_by_broker(self, code: int, text: str) -> None:
+        if code != _TAKEN_OVER:
+            self._give_up(_Lost(f"the broker closed the connection: {text}"))
+            return
+        self._takeovers += 1
+        reason = f"another client with the id {self.settings.client_id!r} took the session over"
+        if self._takeovers < _TAKEOVERS:
+            self._give_up(_Lost(reason))
+        else:
+            reason = f"{reason}, {self._takeovers} times; give each client an id of its own"
+            self._give_up(ConnectError(reason, reason_code=code))
+
+    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
+        self._tell(partial(self._peer.subscribed, mid, reason_codes))
+
+    def published(self, mid: int, error: str | None) -> None:
+        self._tell(partial(self._peer.published, mid, error))
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        """Call the peer from within paho, which takes no exception."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 (a warning turned into an error, say)
+            self._peer.raised(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """End the attempt, or the connection, whichever is under way."""
+        for future in (self._answer, self._loss):
+            if not future.done():
+                future.add_done_callback(_retrieved)  # perhaps nobody waits for it any more
+                future.set_exception(error)
+                return
+
+    def wants_write(self) -> None:
+        # On the attempt's thread this is CONNECT, which `_attempt` writes.
+        with contextlib.suppress(RuntimeError):
+            if asyncio.get_running_loop() is self._loop:
+                self._loop.call_soon(self._write)
+
+    # -- the loop's side of the wire ------------------------------------------------------------
+
+    def _start_reading(self) -> None:
+        if self._wire and not self._is_reading and not self._is_stopped:
+            self._is_reading = True
+            self._loop.add_reader(self._wire.fileno(), self._readable)
+
+    def _stop_reading(self) -> None:
+        if self._wire and self._is_reading:
+            self._is_reading = False
+            self._loop.remove_reader(self._wire.fileno())
+
+    def _readable(self) -> None:
+        """One pass: read, decode and hand on, settle, acknowledge."""
+        wire = self._wire
+        if wire is None or wire.is_paused:
+            return
+        self._guarded(wire, wire.read)
+        if self._wire is wire and wire.has_more:
+            self._loop.call_soon(self._readable)
+
+    def _guarded(self, wire: Wire, decode: Callable[[], None]) -> None:
+        try:
+            decode()
+        except MalformedPacketError as error:
+            self._give_up(_Lost(f"the broker broke the protocol: {error}"))
+            return
+        except Exception as error:  # noqa: BLE001 (a subscriber's exception goes up to us)
+            self._peer.raised(error)
+            return
+        if wire.has_passed and self._wire is wire:
+            self.passed(0)
+        self.settle()
+        if wire.is_paused:
+            self._stop_reading()
+
+    def passed(self, first: int) -> None:
+        """Let paho read the packet that the wire has passed through to it."""
+        wire, paho = self._wire, self._paho
+        if not wire or not paho:
+            return
+        if first & 0xF0 == CONNACK and wire.connack_code in _REFUSED_VERSION:
+            self._give_up(_WrongVersion(wire.connack_code))
+            return
+        try:
+            while wire.has_passed and self._wire is wire:
+                if not paho.read():
+                    self._give_up(
+                        _Lost(f"connection lost{': ' * bool(wire.trouble)}{wire.trouble}")
+                    )
+                    return
+        except Exception as error:  # noqa: BLE001 (whatever paho makes of a malformed packet)
+            self._give_up(_Lost(f"the broker broke the protocol: {_reason(error)}"))
+
+    def settle(self) -> None:
+        """Acknowledge what may be, send it, and go on reading if there is room again."""
+        self.ledger.settle()
+        self._peer.settled()
+        wire = self._wire
+        if wire is None or not self.is_connected:
+            return
+        self._flush()
+        if wire.is_paused and self.ledger.unsettled <= self.max_pending // 2:
+            wire.is_paused = False
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        wire = self._wire
+        if wire is None or wire.is_paused or self._is_stopped:
+            return
+        self._guarded(wire, wire.decode)
+        if self._wire is wire and not wire.is_paused:
+            self._start_reading()
+            if wire.has_more:
+                self._loop.call_soon(self._readable)
+
+    def acknowledge(self, ready: list[int]) -> None:
+        """Put acknowledgements into the output; `settle` sends them."""
+        if self._wire and self.is_connected:
+            self._wire.acknowledge(ready)
+
+    def _write(self) -> None:
+        if self._paho and self._wire:
+            self._paho.write()
+            self._flush()
+
+    def _flush(self) -> None:
+        wire = self._wire
+        if wire is None:
+            return
+        try:
+            wire.flush()
+        except OSError as error:
+            self._give_up(_Lost(f"connection lost: {_reason(error)}"))
+            return
+        if bool(wire.unsent) != self._is_writing:
+            self._is_writing = bool(wire.unsent)
+            if self._is_writing:
+                self._loop.add_writer(wire.fileno(), self._flush)
+            else:
+                self._loop.remove_writer(wire.fileno())
+        if wire.unsent > HELD_BACK:
+            self._stop_reading()
+        elif not wire.is_paused:
+            self._start_reading()
+
+    def _tick(self) -> None:
+        """Keep alive, and settle what timers and other threads let go."""
+        wire = self._wire
+        if wire is None or not self.is_connected:
+            return
+        self.settle()
+        self._keep_alive(wire, self._loop.time())
+        wait = _TICK if self.ledger.unsettled else 10 * _TICK
+        self._ticking = self._loop.call_later(wait, self._tick)
+
+    def _keep_alive(self, wire: Wire, now: float) -> None:
+        """PINGREQ after half a keep-alive without traffic; no byte for a whole one after it: lost.
+
+        While reading is paused no answer can be seen: then TCP_USER_TIMEOUT finds a dead peer.
+        """
+        if not self.keep_alive:
+            return
+        half = self.keep_alive / 2
+        is_waiting = self._pinged > wire.last_read
+        if is_waiting and self._is_reading and now - self._pinged >= self.keep_alive:
+            self._give_up(_Lost(f"no sign of the broker for {now - wire.last_read:.0f} s"))
+        elif now - wire.last_write >= half or (now - wire.last_read >= half and not is_waiting):
+            self._pinged = now
+            wire.ping()
+            self._flush()
+
+    def _drop(self) -> None:
+        """Forget the connection, if there is one."""
+        self.is_connected = False
+        wire, self._wire = self._wire, None
+        if self._ticking:
+            self._ticking.cancel()
+        if wire:
+            if self._is_reading:
+                self._loop.remove_reader(wire.fileno())
+            if self._is_writing:
+                self._loop.remove_writer(wire.fileno())
+            wire.end()
+        self._is_reading = self._is_writing = False
+
+    def subscribe(self, filters: Sequence[tuple[str, int]], *, retained: bool) -> int:
+        """As `Paho.subscribe`, on the connection that stands."""
+        return self._paho.subscribe(filters, retained=retained) if self._paho else 0
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
+        """As `Paho.publish`, on the connection that stands."""
+        return self._paho.publish(topic, payload, qos, retain=retain) if self._paho else 0
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of output that the kernel has not taken yet."""
+        return self._wire.unsent if self._wire else 0
+
+
+def _work(
+    block: Callable[[], object],
+    done: asyncio.Future[None],
+    loop: asyncio.AbstractEventLoop,
+    undo: Callable[[], None],
+) -> None:
+    error: Exception | None = None
+    try:
+        block()
+    except Exception as caught:  # noqa: BLE001 (handed to whoever waits)
+        error = caught
+
+    def settle() -> None:
+        if done.cancelled():
+            undo()  # closed while connecting
+        elif error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    try:
+        loop.call_soon_threadsafe(settle)
+    except RuntimeError:  # the loop is closed: nobody waits
+        undo()
+
+
+def _retrieved(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

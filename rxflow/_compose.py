@@ -1,0 +1,138 @@
+"""What `from_mqtt` and `MqttSink` are told about a connection, checked while composing."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from rxflow import _websocket, address
+from rxflow._paho import Settings, Will
+from rxflow.errors import ConfigError
+from rxflow.log import tell
+
+VersionOrAuto = Literal["auto", "3.1.1", "5"]
+
+_LONGEST_KEEP_ALIVE = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connecting:
+    """The settings of a connection that source and sink share; see `from_mqtt` for each.
+
+    Raises:
+        ConfigError: One of them is wrong; the text names it.
+    """
+
+    url: str = field(repr=False)
+    username: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+    version: VersionOrAuto
+    client_id: str | None
+    keep_alive: int
+    connect_timeout: float | None
+    drain_timeout: float
+    will: Will | None
+    tls: ssl.SSLContext | None
+    ca_file: str | None
+    cert_file: str | None
+    key_file: str | None
+    place: address.Address = field(init=False)
+
+    def __post_init__(self) -> None:
+        place = address.parse(self.url, self.username, self.password)
+        if self.version not in {"auto", *address.VERSIONS}:
+            raise ConfigError(f"version: 'auto', '3.1.1' or '5', not {self.version!r}")
+        if self.version != "auto" and place.version is None:
+            place = replace(place, version=self.version)
+        object.__setattr__(self, "place", place)
+        check_range("keep_alive", self.keep_alive, 0, _LONGEST_KEEP_ALIVE)
+        check_range("drain_timeout", self.drain_timeout, 0, float("inf"))
+        if self.connect_timeout is not None:
+            check_range("connect_timeout", self.connect_timeout, 0, float("inf"))
+        if self.client_id is not None:
+            check_client_id(self.client_id)
+        if place.is_websocket:
+            _websocket.check_installed()
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        given = [
+            name for name in ("ca_file", "cert_file", "key_file") if getattr(self, name) is not None
+        ]
+        if self.tls and given:
+            raise ConfigError(f"{given[0]}: a context of your own (tls=) has its files already")
+        if self.key_file is not None and self.cert_file is None:
+            raise ConfigError("key_file: a key needs its certificate; give cert_file")
+        if (self.tls or given) and not self.place.is_tls:
+            name = "tls" if self.tls else given[0]
+            raise ConfigError(f"{name}: {self.place.scheme}:// is not encrypted; use mqtts://")
+
+    def settings(
+        self,
+        client_id: str | None,
+        *,
+        is_durable: bool = False,
+        session_expiry: int = 0,
+        max_pending: int = 10_000,
+        max_packet_bytes: int = 1024 * 1024,
+    ) -> Settings:
+        """The settings of one subscription. Reads the TLS files.
+
+        Raises:
+            ConfigError: A file can't be used.
+        """
+        return Settings(
+            address=self.place,
+            client_id=client_id or f"rxflow-{secrets.token_hex(8)}",
+            is_durable=is_durable,
+            session_expiry=session_expiry if is_durable else 0,
+            keep_alive=self.keep_alive,
+            connect_timeout=self.connect_timeout,
+            max_pending=max_pending,
+            max_packet_bytes=max_packet_bytes,
+            will=self.will,
+            tls=self._context(),
+        )
+
+    def _context(self) -> ssl.SSLContext | None:
+        if not self.place.is_tls or self.tls:
+            return self.tls
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except OSError as error:  # ssl.SSLError is one
+            files = ", ".join(f for f in (self.ca_file, self.cert_file, self.key_file) if f)
+            raise ConfigError(f"tls: can't use {files}: {error}") from error
+        return context
+
+    def warn_of_plain_password(self, *, is_program: bool) -> None:
+        """Say once for each subscription that the password can be read on the way."""
+        if self.place.password is not None and not self.place.is_tls and not self.place.is_loopback:
+            scheme = "wss" if self.place.is_websocket else "mqtts"
+            tell(
+                f"{self.place}: the password goes over the network as plain text; use {scheme}://",
+                is_program=is_program,
+            )
+
+
+def check_range(name: str, value: float, least: float, most: float) -> None:
+    """Refuse a number out of bounds, or what is none.
+
+    Raises:
+        ConfigError: It names the argument, its bounds and the value.
+    """
+    if not least <= value <= most:
+        raise ConfigError(f"{name}: from {least:,} to {most:,}, not {value!r}")
+
+
+def check_client_id(client_id: str) -> None:
+    """Refuse an id that no broker can take [MQTT-3.1.3-4].
+
+    Raises:
+        ConfigError: It is empty, too long, or not plain text.
+    """
+    if not 1 <= len(client_id.encode(errors="replace")) <= 65_535 or not client_id.isprintable():  # noqa: PLR2004
+        raise ConfigError(f"client_id: 1 to 65,535 bytes of printable text, not {client_id[:80]!r}")

@@ -1,0 +1,278 @@
+"""paho, through its public names only: CONNECT, SUBSCRIBE, PUBLISH, and their answers.
+
+The socket that paho is given is a `Wire`, which does the rest; `rxflow._client` decides when to
+connect, to read and to write.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from rxflow._websocket import WebSocket
+from rxflow._wire import Plain, Receiver, Stream, Wire
+from rxflow.address import Address
+
+SILENCE: Final = 5.0
+"""Seconds that TCP, TLS and the broker's answer to CONNECT may take, each."""
+
+_IN_FLIGHT: Final = 65_535  # what MQTT allows; `publish` is called no more than the broker wants
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes if this client is lost without a DISCONNECT.
+
+    Attributes:
+        topic: No wildcard.
+        payload: Bytes as they are to be sent.
+        qos: 0, 1 or 2.
+        retain: Whether the broker keeps it for later subscribers.
+    """
+
+    topic: str
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a client connects. Times are seconds."""
+
+    address: Address
+    client_id: str
+    is_durable: bool = False
+    session_expiry: int = 0
+    keep_alive: int = 30
+    connect_timeout: float | None = None
+    max_pending: int = 10_000
+    max_packet_bytes: int = 1024 * 1024
+    will: Will | None = None
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+
+class _Wrapping:
+    """What paho takes for an SSL context: it makes the wire its socket.
+
+    `check_hostname` tells paho that nothing is left to check; the real context inside does that.
+    """
+
+    check_hostname = True
+
+    def __init__(self, open_wire: Callable[[socket.socket], Wire]) -> None:
+        self._open_wire = open_wire
+
+    def wrap_socket(self, tcp: socket.socket, **_: object) -> Wire:
+        return self._open_wire(tcp)
+
+
+class Answer(NamedTuple):
+    """What CONNACK said."""
+
+    code: int
+    text: str
+    is_refusal: bool
+    session_present: bool
+    keep_alive: int | None
+    receive_maximum: int
+
+
+class Listener(Protocol):
+    """Who hears what the broker answers. All but `wants_write` come out of `Paho.read`."""
+
+    def wants_write(self) -> None:
+        """`Paho.write` has something to write. Also called on the thread of `Paho.open`."""
+        ...
+
+    def answered(self, answer: Answer) -> None: ...
+    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None: ...
+    def published(self, mid: int, error: str | None) -> None: ...
+    def closed_by_broker(self, code: int, text: str) -> None: ...
+
+
+class Paho:
+    """A paho client of one version of MQTT, for one connection after the other.
+
+    Args:
+        settings: How to connect.
+        version: 3 for 3.1.1, or 5.
+        listener: Who hears the answers.
+        open_wire: Makes the wire on a fresh TCP connection; called on the thread of `open`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        version: int,
+        listener: Listener,
+        open_wire: Callable[[socket.socket], Wire],
+    ) -> None:
+        self.version = version
+        self._is_5 = version == 5  # noqa: PLR2004 (MQTT 5)
+        self._listener = listener
+        client = self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            clean_session=None if self._is_5 else not settings.is_durable,
+            protocol=paho.MQTTv5 if self._is_5 else paho.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = SILENCE
+        client.max_inflight_messages_set(_IN_FLIGHT)
+        wrapping: Any = _Wrapping(open_wire)
+        client.tls_set_context(wrapping)
+        address = settings.address
+        if address.username is not None:
+            password = address.password.reveal() if address.password else None
+            client.username_pw_set(address.username, password)
+        if settings.will:
+            will = settings.will
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.on_socket_register_write = self._on_register_write
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
+        properties = None
+        if self._is_5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = settings.session_expiry
+            properties.ReceiveMaximum = min(settings.max_pending, 65_535)
+            properties.MaximumPacketSize = settings.max_packet_bytes
+        # MQTT 3.1.1 has clean_session instead, and paho refuses to be told both.
+        clean = not settings.is_durable if self._is_5 else paho.MQTT_CLEAN_START_FIRST_ONLY
+        client.connect_async(
+            address.host,
+            address.port,
+            settings.keep_alive,
+            clean_start=clean,
+            properties=properties,
+        )
+
+    # -- what is asked of it --------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect and prepare CONNECT. Blocks: DNS, TCP, TLS, WebSocket.
+
+        Raises:
+            OSError: It can't be reached; an `ssl.SSLError` if it can't be trusted.
+        """
+        self._client.reconnect()
+
+    def read(self) -> bool:
+        """Read the packets that the wire has passed through; False if that was the end."""
+        return self._client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def write(self) -> None:
+        """Put what is to be written into the wire."""
+        self._client.loop_write()
+
+    def disconnect(self) -> None:
+        """Prepare DISCONNECT; the next `write` closes the wire behind it."""
+        self._client.disconnect()
+
+    def subscribe(self, filters: Sequence[tuple[str, int]], *, retained: bool) -> int:
+        """Prepare SUBSCRIBE.
+
+        Args:
+            filters: Topic filters with the QoS asked for.
+            retained: Ask for retained messages; without it, on MQTT 5, only those of filters that
+                the session did not have.
+
+        Returns:
+            The packet id that `Listener.subscribed` will name.
+        """
+        topics: list[Any] = list(filters)
+        if self._is_5:
+            handling = 0 if retained else 1
+            topics = [
+                (name, SubscribeOptions(qos, retainHandling=handling)) for name, qos in filters
+            ]
+        _, mid = self._client.subscribe(topics)
+        return mid or 0
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
+        """Prepare PUBLISH; on the next connection again, while it is not acknowledged.
+
+        Returns:
+            The packet id that `Listener.published` will name.
+
+        Raises:
+            ValueError: The topic or payload can't be sent.
+        """
+        return self._client.publish(topic, payload, qos, retain).mid
+
+    # -- what paho says -------------------------------------------------------------------------
+
+    def _on_register_write(self, *_: object) -> None:
+        self._listener.wants_write()
+
+    def _on_connect(
+        self, _client: object, _data: object, flags: Any, code: ReasonCode, properties: Any
+    ) -> None:
+        self._listener.answered(
+            Answer(
+                code.value,
+                str(code),
+                code.is_failure,
+                flags.session_present,
+                getattr(properties, "ServerKeepAlive", None),
+                getattr(properties, "ReceiveMaximum", _IN_FLIGHT),
+            )
+        )
+
+    def _on_subscribe(
+        self, _client: object, _data: object, mid: int, codes: Sequence[Any], _p: object
+    ) -> None:
+        self._listener.subscribed(mid, [code.value for code in codes])
+
+    def _on_publish(
+        self, _client: object, _data: object, mid: int, code: ReasonCode, _p: object
+    ) -> None:
+        self._listener.published(mid, str(code) if code.is_failure else None)
+
+    def _on_disconnect(
+        self, _client: object, _data: object, flags: Any, code: ReasonCode, _p: object
+    ) -> None:
+        # Everything else ends in a failed read, and the wire knows why.
+        if flags.is_disconnect_packet_from_server:
+            self._listener.closed_by_broker(code.value, str(code))
+
+
+def open_wire(
+    tcp: socket.socket, settings: Settings, receiver: Receiver, *, version5: bool
+) -> Wire:
+    """Make the wire on a fresh TCP connection: TLS and WebSocket as the address says."""
+    address = settings.address
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sys.platform == "linux" and settings.keep_alive:
+        # While reading is paused no PINGRESP is seen; the kernel finds a dead peer for us.
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.keep_alive * 1500)
+    stream: Stream = Plain(tcp)
+    if address.is_tls:
+        context = settings.tls or ssl.create_default_context()
+        stream = context.wrap_socket(
+            tcp, server_hostname=address.host, do_handshake_on_connect=False
+        )
+    if address.is_websocket:
+        stream = WebSocket(stream, address.host, address.port, address.path)
+    return Wire(
+        stream,
+        receiver,
+        version5=version5,
+        max_packet_bytes=settings.max_packet_bytes,
+        now=lambda: datetime.now(UTC),
+    )

@@ -1,0 +1,363 @@
+"""The socket under paho: it reads a whole burst in one call and decodes every PUBLISH itself.
+
+paho reads a packet byte by byte and acknowledges QoS 2 before anybody has the message. So it is
+given this object as its socket (`tls_set_context`, see `rxflow._paho`): complete PUBLISH and PUBREL
+packets are dealt with here, all other packets are passed through to paho. All output, paho's and
+ours, goes through one buffer, whole packets only.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from rxflow.delivery import QOS2, Ledger
+from rxflow.message import Message
+from rxflow.properties import NONE, Properties, parse
+
+READ_AT_ONCE: Final = 256 * 1024
+"""Bytes of one read pass at most."""
+
+HELD_BACK: Final = 1024 * 1024
+"""Above so many bytes of output that the broker does not take, nothing more is read."""
+
+_TOPICS_KEPT: Final = 100_000
+
+CONNACK: Final = 0x20
+_PUBLISH: Final = 0x30
+_PUBREL: Final = 0x60
+_PINGRESP: Final = 0xD0
+
+
+class MalformedPacketError(ValueError):
+    """The broker sent what the standard forbids; the connection can't go on."""
+
+
+class Stream(Protocol):
+    """Bytes in and out: a TCP or TLS socket, or a WebSocket on top of one."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes | bytearray | memoryview, /) -> int: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def pending(self) -> int: ...
+    def do_handshake(self) -> None: ...
+
+
+class Receiver(Protocol):
+    """What a wire needs of the client that it serves."""
+
+    ledger: Ledger
+    max_pending: int
+    on_next: Callable[[Message[bytes]], object]
+
+    def admit(self, topic: bytes) -> str | None:
+        """The topic as text, or None if nobody asked for it or it is no topic at all."""
+        ...
+
+    def passed(self, first: int) -> None:
+        """A packet that is paho's lies ready; `first` is its first byte. Called in order."""
+        ...
+
+
+class Plain:
+    """A TCP socket as a `Stream`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.recv = sock.recv
+        self.send = sock.send
+        self.close = sock.close
+        self.fileno = sock.fileno
+        self.settimeout = sock.settimeout
+
+    def pending(self) -> int:
+        return 0
+
+    def do_handshake(self) -> None:
+        return
+
+
+class Wire:
+    """paho's socket, and our way past it. Used by one thread at a time.
+
+    Args:
+        stream: What carries the bytes.
+        receiver: Who gets the messages.
+        version5: True on MQTT 5, whose PUBLISH has properties.
+        max_packet_bytes: A larger packet is a protocol error; nothing of it is kept.
+        now: The clock for `received_at`.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        receiver: Receiver,
+        *,
+        version5: bool,
+        max_packet_bytes: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._stream = stream
+        self._receiver = receiver
+        self._version5 = version5
+        self._max_packet_bytes = max_packet_bytes
+        self._now = now
+        self._data = b""  # read, from `_at` on not decoded yet
+        self._at = 0
+        self._topics: dict[bytes, str | None] = {}
+        self._passed = bytearray()  # whole packets for paho
+        self._out = bytearray()
+        self._is_at_end = False
+        self.is_stopped = False  # no message may be decoded any more
+        self.is_paused = False  # `max_pending` is reached: neither decode nor read
+        self.connack_code = -1
+        self.trouble = ""  # why the stream ended, if it said so
+        self.last_read = self.last_write = time.monotonic()
+
+    # -- paho's side: a socket ----------------------------------------------------------------
+
+    def recv(self, size: int) -> bytes:
+        if self._passed:
+            taken = bytes(self._passed[:size])
+            del self._passed[:size]
+            return taken
+        if self._is_at_end:
+            return b""
+        raise BlockingIOError
+
+    def send(self, data: bytes | bytearray) -> int:
+        self._out += data
+        return len(data)
+
+    def close(self) -> None:
+        # paho closes it when the connection ends; the loop must first stop watching it: `end`.
+        self.is_stopped = True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._stream.settimeout(seconds)
+
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 (a socket's signature)
+        self._stream.settimeout(None if flag else 0.0)
+
+    def pending(self) -> int:
+        return len(self._passed)
+
+    def do_handshake(self) -> None:
+        self._stream.do_handshake()
+
+    # -- our side ---------------------------------------------------------------------------------
+
+    @property
+    def has_passed(self) -> bool:
+        """True while paho has something to read, be it the end."""
+        return bool(self._passed) or self._is_at_end
+
+    @property
+    def has_more(self) -> bool:
+        """True if bytes wait that no readable event will announce."""
+        return self._stream.pending() > 0
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of output that the kernel has not taken yet."""
+        return len(self._out)
+
+    def read(self) -> None:
+        """One pass: read what is there, decode it, hand on each message.
+
+        Raises:
+            MalformedPacketError: The connection must be closed.
+            Exception: Whatever the observer raised.
+        """
+        chunks = [self._data[self._at :]] if self._at < len(self._data) else []
+        size = 0
+        try:
+            while size < READ_AT_ONCE:
+                chunk = self._stream.recv(READ_AT_ONCE)
+                if not chunk:
+                    self._is_at_end = True
+                    break
+                size += len(chunk)
+                chunks.append(chunk)
+                if not self._stream.pending():
+                    break
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            self._is_at_end = True
+            self.trouble = error.strerror or str(error)
+        if size:
+            self.last_read = time.monotonic()
+            self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
+            self._at = 0
+            self.decode()
+
+    def decode(self) -> None:  # noqa: C901, PLR0912, PLR0915 (the hot path: one loop, no calls)
+        """Hand on every complete packet, until `max_pending` is reached."""
+        data, end = self._data, len(self._data)
+        receiver, topics = self._receiver, self._topics
+        ledger, limit, on_next = receiver.ledger, receiver.max_pending, receiver.on_next
+        received_at = self._now()
+        version5 = self._version5
+        while not self.is_stopped:
+            at = self._at
+            if end - at < 2:  # noqa: PLR2004 (a packet has two bytes at least)
+                break
+            first, length, start = data[at], data[at + 1], at + 2
+            if length > 127:  # noqa: PLR2004 (the continuation bit)
+                start, length = self._length(data, at + 1)
+                if not start:
+                    break
+            if length > self._max_packet_bytes:
+                raise MalformedPacketError(
+                    f"a packet of {length} bytes; max_packet_bytes is {self._max_packet_bytes}"
+                )
+            stop = start + length
+            if stop > end:
+                break
+            if first & 0xF0 != _PUBLISH:
+                self._at = stop
+                self._other(first, data, at, stop)
+                continue
+            qos = first >> 1 & 3
+            if qos and ledger.unsettled >= limit:
+                ledger.settle()
+                if ledger.unsettled >= limit:
+                    self.is_paused = True
+                    break
+            self._at = stop
+            rest = start + 2 + (data[start] << 8 | data[start + 1]) if length > 1 else stop + 1
+            packet_id = 0
+            after = rest
+            if qos:
+                after = rest + 2
+                packet_id = data[rest] << 8 | data[rest + 1] if after <= stop else 0
+                if not packet_id or qos == 3:  # noqa: PLR2004
+                    raise MalformedPacketError("a PUBLISH of QoS 3, or with packet id 0")
+            if after > stop:
+                raise MalformedPacketError("a PUBLISH shorter than its own topic")
+            properties = NONE
+            if version5:
+                if after < stop and data[after] == 0:
+                    after += 1
+                else:
+                    properties, after = self._properties(data, after, stop)
+            name = data[start + 2 : rest]
+            topic = topics.get(name)
+            if topic is None:
+                topic = self._topic(name)
+            if qos == 1:
+                delivery: Any = ledger.open(packet_id)
+            elif qos:
+                delivery = ledger.open2(packet_id)
+                if delivery is None:
+                    continue
+            else:
+                ledger.received0 += 1
+                delivery = ledger.unacknowledged
+            if topic is None:
+                continue
+            on_next(
+                Message(
+                    topic,
+                    data[after:stop],
+                    qos,
+                    first & 1 == 1,
+                    first & 8 == 8,  # noqa: PLR2004 (the DUP bit)
+                    properties,
+                    received_at,
+                    delivery,
+                )
+            )
+            del delivery
+
+    def _length(self, data: bytes, at: int) -> tuple[int, int]:
+        """Where the packet's body starts and how long it is; (0, 0) if that is not here yet."""
+        value = 0
+        for count, byte in enumerate(data[at : at + 4]):
+            value |= (byte & 0x7F) << (7 * count)
+            if byte < 0x80:  # noqa: PLR2004 (the continuation bit)
+                return at + count + 1, value
+        if len(data) - at >= 4:  # noqa: PLR2004 (a length has four bytes at most)
+            raise MalformedPacketError("a remaining length of more than four bytes")
+        return 0, 0
+
+    def _properties(self, data: bytes, at: int, stop: int) -> tuple[Properties, int]:
+        start, length = self._length(data[:stop], at)
+        if not start or start + length > stop:
+            raise MalformedPacketError("properties longer than their PUBLISH")
+        try:
+            return parse(data[start : start + length]), start + length
+        except ValueError as error:
+            raise MalformedPacketError(str(error)) from error
+
+    def _topic(self, name: bytes) -> str | None:
+        if name in self._topics:
+            return self._topics[name]  # None: one that nobody asked for, again
+        if len(self._topics) >= _TOPICS_KEPT:
+            self._topics.clear()
+        topic = self._topics[name] = self._receiver.admit(name)
+        return topic
+
+    def _other(self, first: int, data: bytes, at: int, stop: int) -> None:
+        kind = first & 0xF0
+        if kind == _PUBREL:
+            if stop - at < 4:  # noqa: PLR2004 (two bytes and the packet id)
+                raise MalformedPacketError("a PUBREL without packet id")
+            packet_id = data[at + 2] << 8 | data[at + 3]
+            self._receiver.ledger.release(packet_id)
+            self._out += struct.pack("!I", 0x70020000 | packet_id)
+        elif kind != _PINGRESP:  # `last_read` says it all
+            if kind == CONNACK and stop - at > 3:  # noqa: PLR2004
+                self.connack_code = data[at + 3]
+            self._passed += data[at:stop]
+            self._receiver.passed(first)
+
+    def acknowledge(self, ready: list[int]) -> None:
+        """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order."""
+        words = [0x40020000 + p if p < QOS2 else 0x50020000 - QOS2 + p for p in ready]
+        self._out += struct.pack(f"!{len(words)}I", *words)
+
+    def ping(self) -> None:
+        """Append a PINGREQ."""
+        self._out += b"\xc0\x00"
+
+    def discard(self) -> bool:
+        """Read and throw away; True at the end of the stream."""
+        try:
+            while self._stream.recv(READ_AT_ONCE):
+                pass
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            pass
+        return True
+
+    def end(self) -> None:
+        """Close for good."""
+        self.is_stopped = True
+        self._stream.close()
+
+    def flush(self) -> None:
+        """Send what can be sent now.
+
+        Raises:
+            OSError: The connection is gone.
+        """
+        try:
+            while self._out:
+                count = self._stream.send(self._out)
+                del self._out[:count]
+                self.last_write = time.monotonic()
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass

@@ -1,0 +1,234 @@
+"""Where a broker is: the URL of `from_mqtt`, taken apart. Pure.
+
+    mqtt://host     1883     mqtts://host     8883 (TLS)
+    ws://host/mqtt    80     wss://host/mqtt   443 (TLS)
+
+`scheme://[user[:password]@]host[:port][/path][?version=3.1.1|5]`; what is special in a URL is
+percent-encoded in user and password. No error text and no `repr` here shows a credential.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast, final
+from urllib.parse import unquote_to_bytes
+
+from rxflow.errors import ConfigError
+
+Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
+Version = Literal["3.1.1", "5"]
+
+PORTS: Final[dict[str, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+VERSIONS: Final[tuple[Version, ...]] = ("3.1.1", "5")
+
+_LAST_PORT: Final = 65_535
+_LONGEST: Final = 65_535  # bytes of a string in MQTT [MQTT-1.5.4]
+
+_URL: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?"
+)
+_HOST: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
+
+
+@final
+class Secret:
+    """A text that neither `repr`, `str` nor `vars` shows."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself. Not for logs."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A broker, and who we are to it. `str` and `repr` hide the credentials.
+
+    Attributes:
+        scheme: mqtt, mqtts, ws or wss.
+        host: A name or an IP address, without brackets.
+        port: Of the URL, or the scheme's own.
+        path: Of the WebSocket; empty where there is none.
+        version: Of MQTT, if the URL fixes it.
+        username: None if there is none; an empty one is sent.
+        password: None if there is none.
+    """
+
+    scheme: Scheme
+    host: str
+    port: int
+    path: str = ""
+    version: Version | None = None
+    username: str | None = field(default=None, repr=False)
+    password: Secret | None = field(default=None, repr=False)
+
+    @property
+    def is_tls(self) -> bool:
+        """True if the connection is encrypted."""
+        return self.scheme in {"mqtts", "wss"}
+
+    @property
+    def is_websocket(self) -> bool:
+        """True if MQTT travels in WebSocket frames."""
+        return self.scheme in {"ws", "wss"}
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if what is sent there never leaves this machine."""
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            name = self.host.rstrip(".")
+            return name == "localhost" or name.endswith(".localhost")  # RFC 6761, 6.3
+        mapped = getattr(address, "ipv4_mapped", None)
+        return (mapped or address).is_loopback
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        has_credentials = self.username is not None or self.password is not None
+        return f"{self.scheme}://{'***@' * has_credentials}{host}:{self.port}{self.path}"
+
+
+def parse(url: str, username: str | None = None, password: str | None = None) -> Address:
+    """Take a broker's URL apart.
+
+    Args:
+        url: See above.
+        username: Wins over that of the URL.
+        password: Wins over that of the URL.
+
+    Raises:
+        ConfigError: Something in it is wrong or unknown; the text names it, credentials masked.
+    """
+    parts = _URL.fullmatch(url)
+    if parts is None or any(not c.isprintable() or c == " " for c in url):
+        raise _wrong(url, "expected scheme://host, without white space")
+    scheme = cast("Scheme", parts["scheme"].lower())
+    if scheme not in PORTS:
+        raise _wrong(url, f"unknown scheme {scheme!r}; known are mqtt, mqtts, ws and wss")
+    if "@" in parts["path"] or "@" in (parts["query"] or "") or "@" in (parts["fragment"] or ""):
+        raise _wrong(url, "'@' after the host; in credentials, write / as %2F, ? as %3F, # as %23")
+    if parts["fragment"] is not None:
+        raise _wrong(url, "a broker's URL has no '#'")
+    credentials, _, place = parts["authority"].rpartition("@")
+    host, port = _place(url, place)
+    own_username, own_password = _credentials(url, credentials)
+    username = own_username if username is None else username
+    password = own_password if password is None else password
+    _check_credentials(username, password)
+    return Address(
+        scheme=scheme,
+        host=host,
+        port=PORTS[scheme] if port is None else port,
+        path=_path(url, parts["path"], is_websocket=scheme in {"ws", "wss"}),
+        version=_version(url, parts["query"]),
+        username=username,
+        password=None if password is None else Secret(password),
+    )
+
+
+def _wrong(url: str, problem: str) -> ConfigError:
+    # Whatever stands before the last '@' may be a password that nobody encoded.
+    masked = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
+    shown = masked.partition("?")[0]
+    return ConfigError(f"url: {problem}, in {shown!r}")
+
+
+def _place(url: str, place: str) -> tuple[str, int | None]:
+    parts = _HOST.fullmatch(place)
+    if parts is None:
+        raise _wrong(url, "an IPv6 address stands in brackets, as in mqtt://[::1]:1883")
+    return _host(url, parts["host"]), _port(url, parts["port"])
+
+
+def _host(url: str, host: str) -> str:
+    if not host:
+        raise _wrong(url, "the host is missing")
+    if host.startswith("["):
+        inner = host[1:-1].replace("%25", "%", 1)  # a zone, RFC 6874
+        try:
+            ipaddress.IPv6Address(inner)
+        except ValueError as error:
+            raise _wrong(url, f"{host} is no IPv6 address") from error
+        return inner
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise _wrong(url, f"{host!r} is no host name") from error
+    if not re.fullmatch(r"[\w.-]+", host):
+        raise _wrong(url, f"{host!r} is no host name")
+    return host.lower()
+
+
+def _port(url: str, port: str | None) -> int | None:
+    if port is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= _LAST_PORT:
+        raise _wrong(url, f"{port!r} is no port from 1 to {_LAST_PORT}")
+    return int(port)
+
+
+def _path(url: str, path: str, *, is_websocket: bool) -> str:
+    if is_websocket:
+        return path if path.strip("/") else "/mqtt"
+    if path.strip("/"):
+        raise _wrong(url, "only ws:// and wss:// have a path; topics are arguments of their own")
+    return ""
+
+
+def _version(url: str, query: str | None) -> Version | None:
+    if query is None:
+        return None
+    found: Version | None = None
+    for option in query.split("&"):
+        key, _, value = option.partition("=")
+        if key != "version" or found is not None:
+            shown = key if re.fullmatch(r"\w{1,40}", key) else "…"
+            raise _wrong(url, f"the only option is version, once; got {shown!r}")
+        if value not in VERSIONS:
+            raise _wrong(url, f"version is 3.1.1 or 5, not {value!r}")
+        found = value
+    return found
+
+
+def _credentials(url: str, credentials: str) -> tuple[str | None, str | None]:
+    if not credentials:
+        return None, None
+    username, colon, password = credentials.partition(":")
+    try:
+        decoded = unquote_to_bytes(username).decode(), unquote_to_bytes(password).decode()
+    except UnicodeDecodeError:
+        decoded = None  # and raised outside, so that no context holds the bytes
+    if decoded is None:
+        raise _wrong(url, "the percent-encoded credentials are not UTF-8")
+    return decoded[0], decoded[1] if colon else None
+
+
+def _check_credentials(username: str | None, password: str | None) -> None:
+    if password is not None and username is None:  # [MQTT-3.1.2-22]
+        raise ConfigError("password: it needs a username; username='' is one")
+    for name, value in (("username", username), ("password", password)):
+        if value is None:
+            continue
+        size = len(value.encode(errors="replace"))
+        has_surrogate = any("\ud800" <= c <= "\udfff" for c in value)
+        if size > _LONGEST or has_surrogate or (name == "username" and "\0" in value):
+            raise ConfigError(
+                f"{name}: at most {_LONGEST:,} bytes of UTF-8, and no U+0000 in the username"
+            )

@@ -1,0 +1,76 @@
+"""The command line: `rxflow demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rxflow.errors import ConfigError, RxflowError
+from rxflow.log import log_to_terminal
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 for a failure, 2 for wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    log_to_terminal()
+    try:
+        return options.command(options)
+    except ConfigError as error:
+        sys.stderr.write(f"rxflow: {error}\n")
+        return 2
+    except RxflowError as error:
+        sys.stderr.write(f"rxflow: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rxflow", description="MQTT topics as Rx observables, ending in durable files."
+    )
+    parser.add_argument("--version", action="version", version=version("rxflow"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="MQTT messages become a JSON file, broker included",
+        description="Start a broker on loopback, publish integers, and keep them in a JSON file.",
+    )
+    demo.add_argument(
+        "--seconds", type=_positive, default=10.0, help="how long it runs (default 10)"
+    )
+    demo.add_argument("--rate", type=_positive, default=1.0, help="messages a second (default 1)")
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("files/my_custom_name.json"),
+        help="the file (default %(default)s); an older one is renamed",
+    )
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+_positive.__name__ = "number above 0"  # argparse names it in its message
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from rxflow.demo import demo  # noqa: PLC0415 (`rxflow --help` need not load it)
+
+    _, rows = demo(options.out, seconds=options.seconds, rate=options.rate)
+    sys.stdout.write(f"{options.out}\n")
+    for row in rows:
+        sys.stdout.write(f"  {row}\n")
+    return 0

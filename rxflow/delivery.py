@@ -1,0 +1,332 @@
+"""The ledger of deliveries: what was received, what became of it, what may be acknowledged.
+
+A `Delivery` is the token that a message carries. CPython's reference counts are the ledger: when
+the last reference to a token is gone, that delivery is settled, as *stored* if a sink said so
+before it let go, else as *let go*. `Ledger` turns settled deliveries into acknowledgements, in the
+order in which they were received [MQTT-4.6.0-2] and only on the connection they came by.
+
+A delivery knows its packet id and no more; this module knows no message and no socket.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, NoReturn, Protocol, SupportsIndex
+
+QOS2: Final = 0x10000
+"""Added to the packet id of a QoS 2 delivery wherever one int stands for both."""
+
+
+class Token(Protocol):
+    """What a message carries of its delivery, and what a sink does with it."""
+
+    def take(self, taker: int) -> None:
+        """A sink, known by this number, has taken it and owes it a `store` or a `fail`."""
+        ...
+
+    def store(self, touched: set[Ledger]) -> None:
+        """Mark as stored by one sink; add to `touched` each ledger that should settle then."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Say that a sink could not store this: its ledger acknowledges nothing more."""
+        ...
+
+
+class _Uncopied:
+    """A token is one thing: a copy of its message shares it, and it can't be pickled."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> _Uncopied:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Uncopied:
+        return self
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        text = "a delivery belongs to its connection and can't be pickled; send the payload instead"
+        raise TypeError(text)
+
+
+class Delivery(_Uncopied):
+    """One delivery of QoS 1 or 2. Settled when the last reference to it is gone."""
+
+    __slots__ = ("_ledger", "_number", "_owed", "_stored")
+
+    def __init__(self, ledger: Ledger, number: int) -> None:
+        self._ledger = ledger
+        self._number = number
+        self._owed = 0
+        self._stored = 0
+
+    def take(self, taker: int) -> None:
+        self._owed += 1
+        self._ledger.owed += 1
+        self._ledger.takers.add(taker)
+
+    def store(self, touched: set[Ledger]) -> None:
+        self._owed -= 1
+        self._ledger.owed -= 1
+        self._stored += 1
+        touched.add(self._ledger)
+
+    def fail(self, error: Exception) -> None:
+        self._ledger.fail(error)
+
+    def __del__(self) -> None:
+        # May run on any thread, in the middle of anything: append, and nothing else.
+        ledger = self._ledger
+        is_stored = self._stored >= ledger.needed and self._owed <= 0
+        ledger.settled.append(self._number if is_stored and self._stored else ~self._number)
+
+
+class Unacknowledged(_Uncopied):
+    """Stands for every QoS 0 delivery of one ledger: counted, never acknowledged."""
+
+    __slots__ = ("_ledger",)
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def take(self, taker: int) -> None:
+        """It is owed nothing."""
+
+    def store(self, touched: set[Ledger]) -> None:
+        del touched  # nothing to acknowledge
+        self._ledger.stored0 += 1
+
+    def fail(self, error: Exception) -> None:
+        self._ledger.fail(error)
+
+
+class Deliveries(_Uncopied):
+    """The deliveries of several messages behind one result."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self._tokens = tuple(tokens)
+
+    def take(self, taker: int) -> None:
+        for token in self._tokens:
+            token.take(taker)
+
+    def store(self, touched: set[Ledger]) -> None:
+        for token in self._tokens:
+            token.store(touched)
+
+    def fail(self, error: Exception) -> None:
+        for token in self._tokens:
+            token.fail(error)
+
+
+class Ledger:
+    """The deliveries of one subscription of a source, over all its connections.
+
+    Only the thread that runs the subscription calls its methods; tokens may be dropped anywhere.
+
+    Args:
+        acknowledge: Called with what may be acknowledged now, in order: packet ids, those of QoS 2
+            with `QOS2` added. Everything that one `settle` frees comes in one call.
+        wake: Called by a sink, on any thread, after it let go of stored deliveries; it should see
+            to it that `settle` runs soon on the subscription's own thread.
+        failed: Called with the error of a sink that could not store.
+
+    Attributes:
+        received: Deliveries of QoS 1 and 2; `received0` counts those of QoS 0.
+        stored: Those that a sink stored; `stored0` likewise.
+        let_go: Those of QoS 1 and 2 that an operator dropped.
+        unsettled: Those of QoS 1 and 2 that are still held by somebody.
+        owed: How many of these a sink has taken and not stored yet, once for each sink.
+        takers: The sinks that have taken any of them.
+        needed: How many sinks must have stored a delivery for it to be stored: one, unless the
+            pipeline was abandoned.
+        settled: What was dropped since the last `settle`: numbers, inverted if not stored.
+    """
+
+    def __init__(
+        self,
+        acknowledge: Callable[[list[int]], None],
+        wake: Callable[[], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self.settled: deque[int] = deque()
+        self.wake = wake
+        self.received = self.received0 = 0
+        self.stored = self.stored0 = 0
+        self.let_go = 0
+        self.unsettled = 0
+        self.owed = 0
+        self.takers: set[int] = set()
+        self.needed = 1
+        self.unacknowledged = Unacknowledged(self)
+        self._acknowledge = acknowledge
+        self._failed = failed
+        self._is_closed = False
+        self.has_failed = False
+        self._next = 0
+        self._first = 0  # number of the first delivery of this connection that is not resolved
+        self._queue: deque[int] = deque()  # packet ids from `_first` on
+        self._fates: dict[int, bool] = {}  # settled out of order: may it be acknowledged?
+        self._numbers2: dict[int, int] = {}  # packet id of QoS 2 -> number, until settled
+        self._ids2: dict[int, int] = {}  # and back
+        self._done2: set[int] = set()  # packet ids of QoS 2 settled, their PUBREL not seen
+        self._adopted: dict[int, int] = {}  # number on an older connection -> number on this one
+        _ledgers.add(self)
+
+    # -- what the connection says -------------------------------------------------------------
+
+    def connected(self, *, session_present: bool) -> None:
+        """Begin a connection. Older deliveries are never acknowledged on it by packet id."""
+        self.settle()
+        self._queue.clear()
+        self._fates.clear()
+        self._adopted.clear()
+        self._first = self._next
+        if not session_present:
+            self._numbers2.clear()
+            self._ids2.clear()
+            self._done2.clear()
+
+    def open(self, packet_id: int) -> Delivery:
+        """Record the arrival of a QoS 1 message."""
+        number = self._next
+        self._next = number + 1
+        self.received += 1
+        self.unsettled += 1
+        self._queue.append(packet_id)
+        return Delivery(self, number)
+
+    def open2(self, packet_id: int) -> Delivery | None:
+        """Record the arrival of a QoS 2 message; None if this very message is here already.
+
+        A message of QoS 2 that comes again before its PUBREL is the same message
+        [MQTT-4.3.3-10]: it is not delivered twice, only answered on the new connection.
+        """
+        earlier = self._numbers2.get(packet_id)
+        if earlier is not None and (earlier >= self._first or earlier in self._adopted):
+            return None  # twice on this connection
+        number = self._next
+        self._next = number + 1
+        self._queue.append(packet_id + QOS2)
+        if packet_id in self._done2:
+            self._fates[number] = True
+            self._acknowledge_in_order()
+            return None
+        if earlier is not None:
+            self._adopted[earlier] = number
+            return None
+        self._numbers2[packet_id] = number
+        self._ids2[number] = packet_id
+        self.received += 1
+        self.unsettled += 1
+        return Delivery(self, number)
+
+    def release(self, packet_id: int) -> None:
+        """Forget a QoS 2 packet id: its PUBREL came."""
+        self._done2.discard(packet_id)
+
+    # -- what becomes of deliveries -------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Resolve every delivery dropped since the last call, and acknowledge what is in order."""
+        settled = self.settled
+        if not settled:
+            return
+        while settled:
+            value = settled.popleft()
+            is_stored = value >= 0
+            number = value if is_stored else ~value
+            self.unsettled -= 1
+            if is_stored:
+                self.stored += 1
+            elif not self._is_closed:
+                self.let_go += 1
+            may = not self.has_failed and (is_stored or not self._is_closed)
+            if number in self._ids2:
+                packet_id = self._ids2.pop(number)
+                del self._numbers2[packet_id]
+                if may:
+                    self._done2.add(packet_id)
+            if number < self._first:
+                number = self._adopted.pop(number, -1)
+            if number >= self._first:
+                self._fates[number] = may
+        self._acknowledge_in_order()
+
+    def _acknowledge_in_order(self) -> None:
+        ready: list[int] = []
+        queue, fates, first = self._queue, self._fates, self._first
+        while fates and (may := fates.pop(first, None)) is not None:
+            packet = queue.popleft()
+            first += 1
+            if may:
+                ready.append(packet)
+        self._first = first
+        if ready and not self.has_failed:
+            self._acknowledge(ready)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    @property
+    def left(self) -> int:
+        """Deliveries that are not stored and that no operator let go: left to the broker."""
+        return self.received - self.stored - self.let_go
+
+    def close(self) -> None:
+        """From now on acknowledge only what is stored. Called before the first reference drops."""
+        self.settle()
+        self._is_closed = True
+
+    def abandon(self) -> None:
+        """Close; and of several sinks, each must have stored what is to be acknowledged.
+
+        Called before a pipeline is disposed that has not ended by itself: what one sink has stored,
+        an operator may still have held for another.
+        """
+        self.close()
+        self.needed = max(1, len(self.takers))
+
+    def fail(self, error: Exception) -> None:
+        """From now on acknowledge nothing, and tell the source why. The first error counts."""
+        if self.has_failed:
+            return
+        self.settle()
+        self._is_closed = self.has_failed = True
+        self._failed(error)
+
+    def disown(self) -> None:
+        """Acknowledge nothing, whatever happens: this is a copy in a forked child."""
+        self.settled.clear()
+        self._is_closed = self.has_failed = True
+
+    def finish(self) -> None:
+        """Acknowledge what is stored behind deliveries that nobody will settle in time."""
+        self.settle()
+        last, self._is_closed = self._first + len(self._queue), True
+        ready = [
+            packet
+            for number, packet in zip(range(self._first, last), self._queue, strict=True)
+            if self._fates.pop(number, False)
+        ]
+        self._queue.clear()
+        self._first = self._next
+        if ready and not self.has_failed:
+            self._acknowledge(ready)
+
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """A forked child has copies of the tokens, but not the connection."""
+    for ledger in list(_ledgers):
+        ledger.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)

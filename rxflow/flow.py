@@ -1,0 +1,260 @@
+"""`Flow`: the Observable that knows its source and its operators, with the fluent methods.
+
+It adds no observer of its own: to an item it is the observable inside. Subscribed to without a
+scheduler it takes that of the running asyncio loop, and where none runs, that of rxflow's
+background thread, so that one pipeline is always one thread.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, overload
+
+from reactivex import ConnectableObservable, Observable, abc
+from reactivex.disposable import CompositeDisposable
+from reactivex.internal import noop
+from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+from rxflow.background import Bare, running_loop
+from rxflow.operators import OPERATORS
+from rxflow.operators.operator import Operator
+from rxflow.operators.scope import scope_of, unscoped, within
+
+T = TypeVar("T", covariant=True)  # noqa: PLC0105 (one letter, as in every generic here)
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+G = TypeVar("G")
+H = TypeVar("H")
+
+
+class Flow(Observable[T]):
+    """An observable with a name, and the operators that were put on it.
+
+    Args:
+        inner: What is subscribed to.
+        label: What its source is called; without credentials.
+        operators: The labels of its operators, in order.
+
+    Attributes:
+        inner: The same.
+        label: The same.
+        operators: The same.
+    """
+
+    def __init__(
+        self, inner: Observable[T], *, label: str, operators: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__()
+        self.label = label
+        self.operators = operators
+        self.inner = inner
+
+    def __repr__(self) -> str:
+        return " | ".join((self.label, *self.operators))
+
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T] | abc.OnNext[T] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        """Subscribe an observer, or functions, to what this emits.
+
+        Without a scheduler it runs on the asyncio loop of this thread. Without such a loop it runs
+        on rxflow's background thread: this call returns when it is subscribed there, and so does
+        the disposable's `dispose`; at exit the pipeline is completed and drained.
+
+        Args:
+            on_next: An observer, or a function for each item.
+            on_error: A function for the error.
+            on_completed: A function for the end.
+            scheduler: Runs the timers of the whole pipeline.
+        """
+        if unscoped(scheduler):
+            return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        if loop := running_loop():
+            here = within(scope_of(scheduler), AsyncIOScheduler(loop))
+            return super().subscribe(on_next, on_error, on_completed, scheduler=here)
+        bare = Bare(scope_of(scheduler))
+        return bare.subscribe(super().subscribe, on_next, on_error, on_completed)
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        return self.inner._subscribe_core(observer, scheduler)  # noqa: SLF001
+
+    @overload
+    def pipe(self, op1: Callable[[Observable[T]], A], /) -> A: ...
+    @overload
+    def pipe(
+        self,
+        op1: Callable[[Observable[T]], A],
+        op2: Callable[[A], B],
+        /,
+    ) -> B: ...
+    @overload
+    def pipe(
+        self,
+        op1: Callable[[Observable[T]], A],
+        op2: Callable[[A], B],
+        op3: Callable[[B], C],
+        /,
+    ) -> C: ...
+    @overload
+    def pipe(
+        self,
+        op1: Callable[[Observable[T]], A],
+        op2: Callable[[A], B],
+        op3: Callable[[B], C],
+        op4: Callable[[C], D],
+        /,
+    ) -> D: ...
+    @overload
+    def pipe(
+        self,
+        op1: Callable[[Observable[T]], A],
+        op2: Callable[[A], B],
+        op3: Callable[[B], C],
+        op4: Callable[[C], D],
+        op5: Callable[[D], E],
+        /,
+    ) -> E: ...
+    @overload
+    def pipe(
+        self,
+        op1: Callable[[Observable[T]], A],
+        op2: Callable[[A], B],
+        op3: Callable[[B], C],
+        op4: Callable[[C], D],
+        op5: Callable[[D], E],
+        op6: Callable[[E], F],
+        /,
+    ) -> F: ...
+    @overload
+    def pipe(
+        self,
+        op1: Callable[[Observable[T]], A],
+        op2: Callable[[A], B],
+        op3: Callable[[B], C],
+        op4: Callable[[C], D],
+        op5: Callable[[D], E],
+        op6: Callable[[E], F],
+        op7: Callable[[F], G],
+        /,
+    ) -> G: ...
+    @overload
+    def pipe(
+        self,
+        op1: Callable[[Observable[T]], A],
+        op2: Callable[[A], B],
+        op3: Callable[[B], C],
+        op4: Callable[[C], D],
+        op5: Callable[[D], E],
+        op6: Callable[[E], F],
+        op7: Callable[[F], G],
+        op8: Callable[[G], H],
+        /,
+    ) -> H: ...
+    @overload
+    def pipe(self, *operators: Callable[[Any], Any]) -> Any: ...
+    def pipe(self, *operators: Callable[[Any], Any]) -> Any:
+        """Put operators on this, from left to right.
+
+        Args:
+            operators: Of `rxflow.operators`, or any function from an observable to something else.
+
+        Returns:
+            What the last one returns; of an observable, a `Flow`.
+        """
+        result: Any = self
+        for operator in operators:
+            if isinstance(result, Flow):
+                flow = cast("Flow[Any]", result)
+                # An operator that reactivex composes of others would name those.
+                source = flow.inner if isinstance(operator, Operator) else flow
+                result = flow.named(operator(source), operator)
+            else:
+                result = operator(result)
+        return result
+
+    def named(self, made: Any, operator: object) -> Any:
+        """What an operator made of this, as a `Flow` that says so."""
+        if isinstance(made, list):
+            return [self.named(one, operator) for one in cast("list[Any]", made)]
+        if not isinstance(made, Observable) or isinstance(made, Flow):
+            return made
+        plain = getattr(operator, "__qualname__", type(operator).__name__)
+        operators = (*self.operators, str(getattr(operator, "label", plain)))
+        inner = cast("Observable[Any]", made)
+        if isinstance(inner, ConnectableObservable):
+            return ConnectableFlow(inner, label=self.label, operators=operators)
+        return Flow(inner, label=self.label, operators=operators)
+
+
+class ConnectableFlow(Flow[A], ConnectableObservable[A]):
+    """What `publish`, `replay` and `multicast` make of a `Flow`."""
+
+    def __init__(
+        self, inner: ConnectableObservable[A], *, label: str, operators: tuple[str, ...] = ()
+    ) -> None:
+        Observable.__init__(self)
+        self.label = label
+        self.operators = operators
+        self.inner = self._connectable = inner
+
+    @property
+    def source(self) -> abc.ObservableBase[A]:
+        """What is subscribed to by `connect`."""
+        return self._connectable.source
+
+    @source.setter
+    def source(self, source: abc.ObservableBase[A]) -> None:
+        self._connectable.source = source
+
+    @property
+    def subject(self) -> abc.SubjectBase[A]:
+        """What stands between the source and the observers."""
+        return self._connectable.subject
+
+    def connect(self, scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase | None:
+        """Subscribe to the source, on the thread that `subscribe` would choose."""
+        if unscoped(scheduler):
+            return self._connectable.connect(scheduler)
+        if loop := running_loop():
+            here = within(scope_of(scheduler), AsyncIOScheduler(loop))
+            return self._connectable.connect(here)
+
+        def subscribe(
+            on_next: Any, on_error: Any, on_completed: Any, *, scheduler: abc.SchedulerBase
+        ) -> abc.DisposableBase:
+            end = self._connectable.subject.subscribe(on_next, on_error, on_completed)
+            return CompositeDisposable(self._connectable.connect(scheduler), end)
+
+        return Bare(scope_of(scheduler)).subscribe(subscribe, None, noop, None)
+
+    def auto_connect(self, subscriber_count: int = 1) -> Observable[A]:
+        """Connect when so many have subscribed; with 0, at once."""
+        if subscriber_count == 0:
+            self.connect()
+        made = self._connectable.auto_connect(subscriber_count)
+        operators = (*self.operators, f"auto_connect({subscriber_count})")
+        return Flow(made, label=self.label, operators=operators)
+
+
+def _fluent(make: Callable[..., Operator[Any, Any]]) -> Callable[..., Any]:
+    @functools.wraps(make)
+    def method(self: Flow[Any], *args: Any, **kwargs: Any) -> Any:
+        return self.pipe(make(*args, **kwargs))
+
+    return method
+
+
+for _name, _make in OPERATORS.items():
+    setattr(Flow, _name, _fluent(_make))

@@ -1,0 +1,104 @@
+"""What rxflow says of itself: the home of loguru.
+
+A library is silent: `import rxflow` disables its log. `run`, `run_async` and the command line are
+the program, and enable it. Without them, what a user must know is an `RxflowWarning`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from typing import Final
+
+from loguru import logger
+
+from rxflow.errors import RxflowWarning
+
+__all__ = ["PerSecond", "log_to_terminal", "logger", "printable", "tell"]
+
+_SHOWN: Final = 200
+
+
+def printable(text: object) -> str:
+    """A text from outside, safe for one line of a log: escaped and cut to 200 characters."""
+    shown = str(text)
+    cut = shown[:_SHOWN] + "…" * (len(shown) > _SHOWN)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+def tell(text: str, *, is_program: bool) -> None:
+    """Say what the user must know: in the log of a program, else as a warning."""
+    if is_program:
+        logger.opt(depth=1).warning("{}", text)
+    else:
+        warnings.warn(text, RxflowWarning, stacklevel=3)
+
+
+class PerSecond:
+    """One log line for each event up to ten a second, above that one summary line a second.
+
+    Args:
+        summary: A loguru format with `{events}`, `{total}` and `{seconds}`.
+        level: Of the lines and of the summary.
+    """
+
+    AT_MOST = 10
+
+    def __init__(self, summary: str, *, level: str = "INFO") -> None:
+        self._summary = summary
+        self._level = level
+        self._since = 0.0
+        self._seen = 0  # events of this second
+        self._is_busy = False  # the last second had too many to log each
+        self._events = self._total = 0  # not logged yet
+
+    def add(self, line: str, *values: object, count: int = 1) -> None:
+        """Log `line` with its values, or count it into the summary.
+
+        Args:
+            line: A loguru format.
+            values: What fills it.
+            count: What the event adds to the summary's total.
+        """
+        now = time.monotonic()
+        if now - self._since >= 1.0:
+            self._summarise(depth=2)
+            self._is_busy = self._seen > self.AT_MOST and now - self._since < 2.0  # noqa: PLR2004
+            self._since, self._seen = now, 0
+        self._seen += 1
+        if self._is_busy or self._seen > self.AT_MOST:
+            self._events += 1
+            self._total += count
+        else:
+            logger.opt(depth=1).log(self._level, line, *values)
+
+    def flush(self) -> None:
+        """Log the summary of what is not logged yet, if anything."""
+        self._summarise(depth=2)
+
+    def _summarise(self, depth: int) -> None:
+        if self._events:
+            seconds = time.monotonic() - self._since
+            logger.opt(depth=depth).log(
+                self._level,
+                self._summary,
+                events=self._events,
+                total=self._total,
+                seconds=round(seconds, 1),
+            )
+            self._events = self._total = 0
+
+
+def log_to_terminal() -> None:
+    """Log to standard error: time, level, place and message; never the value of a variable."""
+    logger.remove()
+    logger.add(
+        sys.stderr,
+        format=(
+            "<dim>{time:HH:mm:ss.SSS}</dim> | <level>{level: <7}</level> | "
+            "<cyan>{name}</cyan> | {message}"
+        ),
+        backtrace=False,
+        diagnose=False,
+    )

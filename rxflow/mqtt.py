@@ -1,0 +1,180 @@
+"""MQTT as an observable, and as an observer: `from_mqtt` and `MqttSink`."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final
+
+import reactivex
+from reactivex import abc
+from reactivex.disposable import Disposable
+
+from rxflow._compose import Connecting, VersionOrAuto, check_range
+from rxflow._paho import Settings, Will
+from rxflow._source import Connected, Source, Subscription
+from rxflow.background import running_or_background_loop
+from rxflow.errors import ConfigError
+from rxflow.flow import Flow
+from rxflow.log import logger
+from rxflow.message import Message
+from rxflow.operators.scope import Scope, scope_of
+from rxflow.topics import check_filter, matcher
+
+__all__ = ["Connected", "Will", "from_mqtt"]
+
+Filter = str | tuple[str, int]
+
+_ONE_DAY: Final = 86_400
+
+
+def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives it)
+    url: str,
+    *topics: Filter,
+    qos: int = 1,
+    username: str | None = None,
+    password: str | None = None,
+    version: VersionOrAuto = "auto",
+    client_id: str | None = None,
+    clean_start: bool | None = None,
+    session_expiry: int = _ONE_DAY,
+    keep_alive: int = 30,
+    connect_timeout: float | None = None,
+    max_pending: int = 10_000,
+    max_packet_bytes: int = 1024 * 1024,
+    will: Will | None = None,
+    tls: ssl.SSLContext | None = None,
+    ca_file: str | None = None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+    drain_timeout: float = 5.0,
+    on_connect: Callable[[Connected], object] | None = None,
+) -> Flow[Message[bytes]]:
+    """The messages of some topics, as an observable.
+
+    Cold: each subscription is a connection, which lasts over disconnects: it comes back with
+    back-off and jitter (1 to 60 s) and subscribes again if the broker forgot the session. A second
+    subscription while the first lives is a `ConfigError` in the stream, unless every filter is of
+    QoS 0 and there is no `client_id`: put `share()` behind it. Messages come on the thread of the
+    running asyncio loop, or of rxflow's background loop.
+
+    A message is acknowledged when its last reference is gone, in the order received. At
+    `max_pending` unacknowledged ones reading stops, and goes on at half.
+
+    Args:
+        url: `mqtt://`, `mqtts://` (TLS), `ws://` or `wss://` (extra `websocket`), with
+            `user:password@` and `?version=3.1.1` or `5` where wanted.
+        topics: Topic filters, at least one: `+`, `#` and `$share/group/filter` included; a pair
+            `(filter, qos)` has a QoS of its own.
+        qos: 0, 1 or 2, the most that the broker may use.
+        username: Wins over that of the URL.
+        password: Likewise. Shown nowhere.
+        version: "auto" tries 5, then 3.1.1; what once answered is kept. The URL wins.
+        client_id: Names the session. Without it the session is clean, save under
+            `run(..., JsonSink(path))`, which keeps an id in `<path>.client`.
+        clean_start: True forgets what the broker kept for this id; None: False if there is an id.
+        session_expiry: Seconds that the broker shall keep the session while we are away (MQTT 5).
+        keep_alive: Seconds, 0 to 65,535; a dead connection is found within one and a half. 0: off.
+        connect_timeout: Seconds until the first connection; then the stream fails with a
+            `ConnectError`. None: never.
+        max_pending: Most messages of QoS 1 and 2 that are read and not settled.
+        max_packet_bytes: A larger packet ends the connection; MQTT 5 brokers drop it before.
+        will: What the broker publishes if this client is lost.
+        tls: A context of your own, instead of the files; the default verifies name and chain.
+        ca_file: PEM file of the authorities to trust instead of the system's.
+        cert_file: PEM file of our certificate, where the broker asks for one.
+        key_file: PEM file of its key, if that is not in `cert_file`.
+        drain_timeout: Seconds that deliveries may take to settle after the end of the stream.
+        on_connect: Called on the stream's thread each time that the subscription stands. What it
+            raises fails the stream.
+
+    Returns:
+        A `Flow`: an Observable that has rxflow's operators as methods too.
+
+    Raises:
+        ConfigError: A setting is wrong; at call time, before any I/O.
+    """
+    connecting = Connecting(
+        url=url,
+        username=username,
+        password=password,
+        version=version,
+        client_id=client_id,
+        keep_alive=keep_alive,
+        connect_timeout=connect_timeout,
+        drain_timeout=drain_timeout,
+        will=will,
+        tls=tls,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+    )
+    place = connecting.place
+    filters = _filters(topics, qos)
+    check_range("session_expiry", session_expiry, 0, 0xFFFF_FFFF)
+    check_range("max_pending", max_pending, 1, 1 << 31)
+    check_range("max_packet_bytes", max_packet_bytes, 16, 268_435_455)
+    if clean_start is False and client_id is None:
+        raise ConfigError("clean_start=False: a session that is kept needs a client_id")
+    matches = matcher(name for name, _ in filters)
+    is_qos0 = all(qos == 0 for _, qos in filters)
+    latest: Source | None = None
+
+    def settings(scope: Scope | None) -> Settings:
+        kept_id = client_id
+        if kept_id is None and not is_qos0 and not clean_start and scope and scope.root.client_id:
+            anonymous = replace(place, username=None, password=None)
+            kept_id = scope.root.client_id(f"{anonymous} {filters}")
+        if kept_id is None and not is_qos0:
+            logger.info("no client_id: what is published while we are away will not come")
+        return connecting.settings(
+            kept_id,
+            is_durable=kept_id is not None and not clean_start,
+            session_expiry=session_expiry,
+            max_pending=max_pending,
+            max_packet_bytes=max_packet_bytes,
+        )
+
+    def subscribe(
+        observer: abc.ObserverBase[Message[bytes]], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        nonlocal latest
+        scope = scope_of(scheduler)
+        if scope and scope.is_over:
+            return Disposable()
+        is_alone = latest is None or latest.has_ended
+        if not is_alone and not (is_qos0 and client_id is None):
+            raise ConfigError(
+                f"{place}: subscribed twice at the same time, and each subscription would be a "
+                "connection of its own; put share() behind from_mqtt"
+            )
+        is_program = bool(scope and scope.root.is_program)
+        connecting.warn_of_plain_password(is_program=is_program)
+        source = Source(
+            settings(scope),
+            Subscription(filters, matches, client_id is None, on_connect),
+            observer,
+            running_or_background_loop(),
+            drain_timeout=drain_timeout,
+            is_program=is_program,
+        )
+        earlier, latest = latest, source
+        if scope:
+            source.leave = scope.register(source)
+            scope.root.sources.append(source)
+        source.start(earlier if is_alone else None)
+        return Disposable(source.dispose)
+
+    return Flow(reactivex.create(subscribe), label=f"from_mqtt {place}")
+
+
+def _filters(topics: Iterable[Filter], qos: int) -> tuple[tuple[str, int], ...]:
+    pairs = tuple((topic, qos) if isinstance(topic, str) else topic for topic in topics)
+    if not pairs:
+        raise ConfigError("topics: at least one topic filter is needed, '#' for all")
+    for name, each in pairs:
+        check_filter(name)
+        if each not in {0, 1, 2}:
+            raise ConfigError(f"qos: 0, 1 or 2, not {each!r}, for {name!r}")
+    return pairs

@@ -1,0 +1,148 @@
+"""Operators that end a stream from outside: the end of time doesn't discard.
+
+They first complete what is upstream, so that what its buffers hold comes through in that same
+instant, then complete downstream exactly when reactivex would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
+
+from reactivex import Observable, abc, from_future, typing
+from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.internal import SequenceContainsNoElementsError, is_future, noop
+from reactivex.scheduler import TimeoutScheduler
+
+from rxflow.operators import arguments
+from rxflow.operators.operator import lifted
+from rxflow.operators.scope import Scope, scope_of, within
+
+T = TypeVar("T")
+
+Same: TypeAlias = Callable[[Observable[T]], Observable[T]]
+Stop: TypeAlias = Callable[
+    [Callable[[], None], abc.ObserverBase[Any], abc.SchedulerBase | None], abc.DisposableBase
+]
+
+
+def take_until(other: Observable[Any] | typing.AnyFuture[Any]) -> Same[T]:
+    """End when another observable emits, with everything that came before.
+
+    What is upstream is completed first, not past a `share` or `publish`, which belong to several.
+
+    Marbles::
+
+        source              -a-b-c-d-e-
+        other               ------x
+        ()                  -a-b-c|
+
+    Args:
+        other: What ends it, by its first item or its error; its completion means nothing. Or a
+            future.
+
+    Raises:
+        ConfigError: At call time, when `other` is neither.
+    """
+    until: Any = from_future(other) if is_future(other) else other
+    arguments.observable("other", until)
+
+    def stop(
+        end: Callable[[], None],
+        observer: abc.ObserverBase[Any],
+        scheduler: abc.SchedulerBase | None,
+    ) -> abc.DisposableBase:
+        def on_next(_: object) -> None:
+            end()
+
+        return until.subscribe(on_next, observer.on_error, noop, scheduler=scheduler)
+
+    return lifted(_until(stop))
+
+
+def take_until_with_time(
+    end_time: typing.AbsoluteOrRelativeTime, scheduler: abc.SchedulerBase | None = None
+) -> Same[T]:
+    """End at a time, with everything that came before.
+
+    Args:
+        end_time: A `datetime`, or seconds from the subscription; >= 0.
+        scheduler: Runs the timer instead of the one given to `subscribe`.
+
+    Raises:
+        ConfigError: At call time, when the time is out of range.
+    """
+    if not isinstance(end_time, datetime):
+        end_time = arguments.seconds("end_time", end_time, is_zero_fine=True)
+    return lifted(_until(_at(end_time, scheduler), is_stop_first=True))
+
+
+def take_with_time(
+    duration: typing.RelativeTime, scheduler: abc.SchedulerBase | None = None
+) -> Same[T]:
+    """End after a time, with everything that came before.
+
+    Args:
+        duration: Seconds from the subscription; >= 0.
+        scheduler: Runs the timer instead of the one given to `subscribe`.
+
+    Raises:
+        ConfigError: At call time, when the time is out of range.
+    """
+    wait = arguments.seconds("duration", duration, is_zero_fine=True)
+    return lifted(_until(_at(wait, scheduler), is_stop_first=True))
+
+
+def _at(time: typing.AbsoluteOrRelativeTime, own: abc.SchedulerBase | None) -> Stop:
+    def stop(
+        end: Callable[[], None], _: abc.ObserverBase[Any], given: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        def ring(_: abc.SchedulerBase, __: object = None) -> None:
+            end()
+
+        clock = own or given or TimeoutScheduler.singleton()
+        if isinstance(time, datetime):
+            return clock.schedule_absolute(time, ring)
+        return clock.schedule_relative(time, ring)
+
+    return stop
+
+
+def _until(stop: Stop, *, is_stop_first: bool = False) -> Callable[..., abc.DisposableBase]:
+    """The subscribe function of an operator that ends when `stop` calls its first argument."""
+
+    def subscribe(
+        source: Observable[Any],
+        observer: abc.ObserverBase[Any],
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        outer = scope_of(scheduler) or Scope()
+        if outer.is_over:
+            return Disposable()
+        scope = Scope(outer)
+
+        def end() -> None:
+            scope.complete()
+            observer.on_completed()
+
+        def on_error(error: Exception) -> None:
+            # `first` or `last` of nothing: only because we ended what was upstream.
+            if scope.is_over and isinstance(error, SequenceContainsNoElementsError):
+                observer.on_completed()
+            else:
+                observer.on_error(error)
+
+        def upstream() -> abc.DisposableBase:
+            return source.subscribe(
+                observer.on_next,
+                on_error,
+                observer.on_completed,
+                scheduler=within(scope, scheduler),
+            )
+
+        first = stop(end, observer, scheduler) if is_stop_first else upstream()
+        second = upstream() if is_stop_first else stop(end, observer, scheduler)
+        return CompositeDisposable(first, second, outer.register(scope))
+
+    return subscribe

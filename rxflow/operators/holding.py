@@ -1,0 +1,135 @@
+"""Operators that hold items: told to end, they emit what they have.
+
+`Holding` is one subscription of such an operator as its scope sees it. `held` gives the same to
+those of reactivex, by a gate in front of them that completes what is downstream of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from threading import RLock
+from typing import Any, TypeVar
+
+from reactivex import Observable, abc
+from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
+from reactivex.internal import noop, synchronized
+
+from rxflow.operators.scope import Scope, scope_of, within
+
+T = TypeVar("T")
+
+
+class Holding:
+    """One subscription of an operator that holds items.
+
+    Args:
+        observer: What is downstream.
+        flush: Emits what is held; called once, just before completion.
+        discard: Drops what is held, once the source is let go.
+        lock: For an operator whose timer runs on a thread of its own; None on one thread.
+    """
+
+    __slots__ = ("_discard", "_flush", "_inner", "_observer", "_upstream", "_wrap", "is_over")
+
+    def __init__(
+        self,
+        observer: abc.ObserverBase[Any],
+        flush: Callable[[], None] = noop,
+        discard: Callable[[], None] = noop,
+        lock: RLock | None = None,
+    ) -> None:
+        self.is_over = False
+        self._observer = observer
+        self._flush = flush
+        self._discard = discard
+        self._inner: Scope | None = None
+        self._upstream = SingleAssignmentDisposable()
+        self._wrap: Callable[..., Any] = synchronized(lock) if lock else _as_it_is
+
+    def subscribe(
+        self,
+        source: Observable[Any],
+        on_next: Callable[[Any], None],
+        scheduler: abc.SchedulerBase | None,
+    ) -> abc.DisposableBase:
+        """Subscribe to the source in a scope of its own, and be a member of the one outside."""
+        wrap = self._wrap
+        scope = scope_of(scheduler)
+        if scope:
+            if scope.is_over:
+                return Disposable()
+            scheduler = within(inner := Scope(scope), scheduler)
+            self._inner = inner
+        self._upstream.disposable = source.subscribe(
+            wrap(on_next), wrap(self._fail), wrap(self._end), scheduler=scheduler
+        )
+        registration = scope.register(self) if scope and not self.is_over else Disposable()
+        return CompositeDisposable(self._upstream, Disposable(wrap(self._drop)), registration)
+
+    def complete(self) -> None:
+        """End what is upstream, emit what is held and complete. Once."""
+        if self._inner:
+            self._inner.complete()
+        self._wrap(self._end_now)()
+
+    def _end_now(self) -> None:
+        if not self.is_over:
+            self._upstream.dispose()
+            self._end()
+
+    def _end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._flush()
+            self._observer.on_completed()
+
+    def _fail(self, error: Exception) -> None:
+        # What is held is dropped by the dispose that follows, which reaches the source first: a
+        # reference dropped before that would acknowledge what nobody stored.
+        self.is_over = True
+        self._observer.on_error(error)
+
+    def _drop(self) -> None:
+        self.is_over = True
+        self._discard()
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+class Gated(Observable[T]):
+    """A source that its scope can complete, whatever it is. Without a scope it is that source."""
+
+    def __init__(self, source: Observable[T]) -> None:
+        super().__init__()
+        self._source = source
+
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T] | abc.OnNext[T] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        if scope_of(scheduler) is None:
+            return self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        return Holding(observer).subscribe(self._source, observer.on_next, scheduler)
+
+
+def held(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex; at the end of its scope it emits what it holds."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
+        operator = make(*args, **kwargs)
+        return lambda source: operator(Gated(source))
+
+    return made

@@ -1,0 +1,430 @@
+"""Running a pipeline as a service: `run` and `run_async`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar, cast, overload, runtime_checkable
+
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+from rxflow._compose import check_range
+from rxflow.client_ids import ClientIds
+from rxflow.errors import ConfigError, SinkError
+from rxflow.log import logger, printable
+from rxflow.operators.scope import Scope, within
+from rxflow.report import Report
+
+T = TypeVar("T")
+
+_ABORTED_BY_SIGTERM: Final = 128 + signal.SIGTERM
+
+
+@runtime_checkable
+class ServiceSink(Protocol):
+    """A sink of rxflow's, as a run sees it; any other observer gets its events, and no more."""
+
+    is_program: bool
+    on_failure: Callable[[SinkError], object] | None
+    rejected: abc.ObserverBase[Any] | None
+    rows: int
+    commits: int
+    bytes: int
+
+    def open(self) -> None: ...
+    def on_completed(self) -> None: ...
+    async def wait_closed(self) -> None: ...
+
+
+@overload
+def run(
+    observable: Observable[T],
+    sink: abc.ObserverBase[Any],
+    /,
+    *,
+    name: str = ...,
+    seconds: float | None = ...,
+    drain_timeout: float = ...,
+    log: bool = ...,
+) -> Report: ...
+@overload
+def run(
+    *pipelines: tuple[Observable[Any], abc.ObserverBase[Any]],
+    name: str = ...,
+    seconds: float | None = ...,
+    drain_timeout: float = ...,
+    log: bool = ...,
+) -> Report: ...
+def run(
+    *pipelines: Any,
+    name: str = "pipeline",
+    seconds: float | None = None,
+    drain_timeout: float = 5.0,
+    log: bool = True,
+) -> Report:
+    """Run a pipeline until it ends, on this thread.
+
+    `run(observable, sink)`, or `run((observable, sink), (observable, sink), ...)` for several that
+    `share()` a source. SIGINT, SIGTERM and `seconds` complete the sources; the pipeline then has
+    `drain_timeout` to flush, commit and acknowledge; what is not done by then is left to the
+    broker. A second signal aborts at once. Off the main thread, signals are left alone.
+
+    Args:
+        pipelines: What to run, see above.
+        name: Says in the log which pipeline this is.
+        seconds: The longest it may run; > 0. None: until it ends or a signal comes.
+        drain_timeout: Seconds to end in; >= 0.
+        log: Enable rxflow's log. False leaves it as it is.
+
+    Returns:
+        What was received and what became of it.
+
+    Raises:
+        ConfigError: At once: a setting is wrong, or an asyncio loop runs here.
+        Exception: What ended the pipeline, after the sinks are closed: `ConnectError`,
+            `DecodeError`, `SinkError`, or what a function of yours raised.
+        KeyboardInterrupt: A second SIGINT; SystemExit at a second SIGTERM.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise ConfigError("run: an asyncio loop runs here; use `await run_async(...)`")
+    one = _Run(pipelines, name, seconds, drain_timeout, is_program=log)
+    return asyncio.run(one.to_the_end(_signals))
+
+
+@overload
+def run_async(
+    observable: Observable[T],
+    sink: abc.ObserverBase[Any],
+    /,
+    *,
+    name: str = ...,
+    seconds: float | None = ...,
+    drain_timeout: float = ...,
+    log: bool = ...,
+) -> Coroutine[Any, Any, Report]: ...
+@overload
+def run_async(
+    *pipelines: tuple[Observable[Any], abc.ObserverBase[Any]],
+    name: str = ...,
+    seconds: float | None = ...,
+    drain_timeout: float = ...,
+    log: bool = ...,
+) -> Coroutine[Any, Any, Report]: ...
+def run_async(
+    *pipelines: Any,
+    name: str = "pipeline",
+    seconds: float | None = None,
+    drain_timeout: float = 5.0,
+    log: bool = True,
+) -> Coroutine[Any, Any, Report]:
+    """The same as `run`, inside a running asyncio program: `await` it, or make it a task.
+
+    No signal handlers are installed. Cancelling it completes the sources, drains once, and raises
+    `CancelledError`; cancelling it again while it drains disposes at once.
+    """
+    return _Run(pipelines, name, seconds, drain_timeout, is_program=log).to_the_end(_no_signals)
+
+
+class _Pipeline:
+    """One observable and its sink, within a run."""
+
+    def __init__(
+        self,
+        observable: Observable[Any],
+        sink: Any,
+        ended: Callable[[Exception | None], None],
+    ) -> None:
+        self.sink = sink
+        self.has_ended = False
+        self._observable = observable
+        self._ended = ended
+        self._scope = Scope()
+        self._subscription: abc.DisposableBase = Disposable()
+
+    def begin(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
+        """Subscribe, in a scope of its own within that of the run."""
+        self._scope = Scope(scope)
+        scope.register(self._scope)
+        self._subscription = self._observable.subscribe(
+            self.sink.on_next,
+            self._on_error,
+            self._on_completed,
+            scheduler=within(self._scope, AsyncIOScheduler(loop)),
+        )
+
+    @property
+    def can_end(self) -> bool:
+        """True if something of it will complete it in time when the run's scope is completed."""
+        return self._scope.has_members
+
+    def end_now(self) -> None:
+        """Complete the sink, whatever is upstream."""
+        if not self.has_ended:
+            self.dispose()
+            self._on_completed()
+
+    def dispose(self) -> None:
+        """Let go of the whole pipeline, and of the messages that its operators hold."""
+        self._subscription.dispose()
+        self._subscription = Disposable()
+
+    def _on_completed(self) -> None:
+        self.has_ended = True
+        self.sink.on_completed()
+        self._ended(None)
+
+    def _on_error(self, error: Exception) -> None:
+        self.has_ended = True
+        self._ended(error)
+        try:
+            self.sink.on_error(error)
+        except Exception as raised:  # noqa: BLE001 (reactivex's default observer raises it again)
+            self._ended(raised)
+
+
+class _Run:
+    """One run of some pipelines."""
+
+    def __init__(
+        self,
+        pipelines: tuple[Any, ...],
+        name: str,
+        seconds: float | None,
+        drain_timeout: float,
+        *,
+        is_program: bool,
+    ) -> None:
+        self._pipelines = [_Pipeline(*pair, self._one_ended) for pair in _pairs(pipelines)]
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"seconds: above 0, or None, not {seconds!r}")
+        check_range("drain_timeout", drain_timeout, 0, float("inf"))
+        self._name = name
+        self._seconds = seconds
+        self._drain_timeout = drain_timeout
+        self._scope = Scope()
+        self._scope.is_program = is_program
+        self._error: Exception | None = None
+        self._has_ended = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._has_drained = False
+        self._why_stopped = ""
+        self._opened: list[ServiceSink] = []
+
+    @property
+    def _sinks(self) -> list[ServiceSink]:
+        """Main sinks, and those that bad messages were set aside to; each once."""
+        sinks: list[Any] = [pipeline.sink for pipeline in self._pipelines]
+        found = {id(sink): sink for sink in [*sinks, *self._aside] if isinstance(sink, ServiceSink)}
+        return list(found.values())
+
+    @property
+    def _aside(self) -> list[Any]:
+        """The observers that bad messages are set aside to."""
+        of_sinks = [getattr(p.sink, "rejected", None) for p in self._pipelines]
+        found = {id(o): o for o in [*self._scope.rejected, *of_sinks] if o is not None}
+        return list(found.values())
+
+    async def to_the_end(
+        self, signals: Callable[[_Run], contextlib.AbstractContextManager[None]]
+    ) -> Report:
+        if self._scope.is_program:
+            logger.enable("rxflow")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        limit = f" for at most {self._seconds:g} s" if self._seconds is not None else ""
+        logger.info("launched {}{}", self._name, limit)
+        with signals(self):
+            try:
+                self._begin(loop)
+                await self._ended_or_stopped()
+            finally:
+                await self._finish()
+        report = self._report(loop.time() - began)
+        if self._error is not None:
+            logger.error("failed {}: {}: {}", self._name, printable(self._error), report)
+            raise self._error
+        logger.info("finished {}: {}", self._name, report)
+        return report
+
+    # -- beginning ------------------------------------------------------------------------------
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._open_sinks()
+        path = next((p.sink.path for p in self._pipelines if hasattr(p.sink, "path")), None)
+        if path is not None:
+            path = Path(path)
+            self._scope.client_id = ClientIds(path.with_name(f"{path.name}.client")).client_id
+        for pipeline in self._pipelines:
+            pipeline.begin(self._scope, loop)
+        self._open_sinks()  # those that the operators set aside to
+
+    def _open_sinks(self) -> None:
+        for sink in self._sinks:
+            if sink not in self._opened:
+                sink.is_program = True
+                sink.on_failure = self._fail
+                sink.open()
+                self._opened.append(sink)
+
+    def _one_ended(self, error: Exception | None) -> None:
+        if error is not None:
+            self._error = self._error or error
+        if error is not None or all(pipeline.has_ended for pipeline in self._pipelines):
+            self._has_ended.set()
+
+    def _fail(self, error: SinkError) -> None:
+        self._one_ended(error)
+
+    # -- ending ---------------------------------------------------------------------------------
+
+    def stop(self, why: str) -> None:
+        """Complete the sources; the first reason counts."""
+        self._why_stopped = self._why_stopped or why
+        self._stop.set()
+
+    async def _ended_or_stopped(self) -> None:
+        """Until the pipelines have ended; when something stops them, until they have drained."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await _first(self._has_ended, self._stop)
+        except TimeoutError:
+            self._why_stopped = "limit reached"
+        if self._has_ended.is_set():
+            return
+        logger.info("{}: {}; draining", self._name, self._why_stopped)
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Complete the sources, and give what they set in motion its time."""
+        self._has_drained = True
+        waited_for = [p for p in self._pipelines if p.can_end]
+        self._scope.complete()
+        for pipeline in self._pipelines:
+            if pipeline not in waited_for:
+                pipeline.end_now()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_timeout):
+                await self._has_ended.wait()
+
+    async def _finish(self) -> None:
+        """Dispose, close the sinks, wait for the sources. Also when cancelled or aborted."""
+        try:
+            if not self._has_ended.is_set() and not self._has_drained:
+                await self._drain()  # cancelled: once
+        finally:
+            self._dispose()
+            others = [o for o in self._aside if not isinstance(o, ServiceSink)]
+            for sink in [*self._opened, *others]:
+                sink.on_completed()
+            for sink in self._opened:
+                await self._closed(sink)
+            waits = [asyncio.ensure_future(s.wait_closed()) for s in self._scope.sources]
+            if waits:
+                await asyncio.wait(waits)
+
+    def _dispose(self) -> None:
+        if not all(pipeline.has_ended for pipeline in self._pipelines):
+            for source in self._scope.sources:
+                source.ledger.abandon()
+        for pipeline in self._pipelines:
+            pipeline.dispose()
+
+    async def _closed(self, sink: ServiceSink) -> None:
+        try:
+            await sink.wait_closed()
+        except SinkError as error:
+            self._error = self._error or error
+
+    def _report(self, seconds: float) -> Report:
+        ledgers = [source.ledger for source in self._scope.sources]
+        aside = sum(sink.rows for sink in self._aside if isinstance(sink, ServiceSink))
+        rows = sum(sink.rows for sink in self._sinks)
+        received = sum(ledger.received + ledger.received0 for ledger in ledgers)
+        stored = sum(ledger.stored + ledger.stored0 for ledger in ledgers)
+        if not ledgers:
+            received = stored = rows
+        left = sum(ledger.left for ledger in ledgers)
+        # A QoS 0 message that two sinks stored is counted twice: it has no delivery of its own.
+        stored = min(stored, received - left) - aside
+        return Report(
+            received=received,
+            stored=stored,
+            let_go=received - stored - aside - left,
+            set_aside=aside,
+            left=left,
+            commits=sum(sink.commits for sink in self._sinks),
+            bytes=sum(sink.bytes for sink in self._sinks),
+            seconds=seconds,
+        )
+
+
+def _pairs(pipelines: tuple[Any, ...]) -> list[tuple[Observable[Any], abc.ObserverBase[Any]]]:
+    if len(pipelines) == 2 and isinstance(pipelines[0], Observable):  # noqa: PLR2004
+        pipelines = (pipelines,)
+    for pair in pipelines:
+        if (
+            not isinstance(pair, tuple)
+            or len(cast("tuple[Any, ...]", pair)) != 2  # noqa: PLR2004
+            or not isinstance(pair[0], Observable)
+            or not hasattr(cast("Any", pair[1]), "on_next")
+        ):
+            raise ConfigError(f"run: an observable and a sink, or pairs of them, not {pair!r}")
+    if not pipelines:
+        raise ConfigError("run: an observable and a sink are needed")
+    return list(pipelines)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+@contextlib.contextmanager
+def _no_signals(_: _Run) -> Generator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def _signals(one: _Run) -> Generator[None]:
+    """The first SIGINT or SIGTERM stops the run, the second aborts it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    seen: list[signal.Signals] = []
+
+    def receive(number: signal.Signals) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            one.stop(number.name)
+        elif task:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, receive, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if len(seen) > 1 and seen[-1] is signal.SIGTERM:
+            raise SystemExit(_ABORTED_BY_SIGTERM) from None
+        if len(seen) > 1:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

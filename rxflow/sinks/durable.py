@@ -1,0 +1,176 @@
+"""A file of rows that are on the disk when `commit` returns. No Rx in here."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+from rxflow.errors import SinkError
+from rxflow.log import printable
+from rxflow.sinks.layout import Layout
+from rxflow.sinks.place import Place, explained, flush, write_all
+from rxflow.sinks.tear import COMMIT_BYTES, Foreign, Repair, examine
+
+Existing = Literal["append", "refuse", "rotate"]
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
+
+
+class DurableFile:
+    """Rows in a file: `open`, `commit` any number of times, `close`. One thread at a time.
+
+    A commit is all or nothing after any crash. A full disk rolls it back and leaves the file whole,
+    open and usable; after any other failure nothing more is written through this descriptor, for
+    a second sync would report success for pages that never reached the disk.
+
+    Attributes:
+        rows, commits, bytes: What became durable through this object.
+        kept: Where recovery copied what a crash had torn, if it did.
+    """
+
+    def __init__(self, path: Path, layout: Layout, existing: Existing, mode: int | None) -> None:
+        self.path = path
+        self.rows = self.commits = self.bytes = 0
+        self.kept: Path | None = None
+        self.is_open = False
+        self._layout = layout
+        self._existing: Existing = existing
+        self._mode = mode
+        self._place: Place | None = None
+        self._fd = -1
+        self._size = 0
+        self._end = 0  # behind the last row
+        self._is_sound = True
+
+    def open(self) -> None:
+        """Lock, recover or make the file.
+
+        Raises:
+            SinkError: What stands at the path is not ours, locked, or can't be opened.
+        """
+        self._place = place = Place(self.path, self._mode)
+        try:
+            fd = place.open()
+            if fd is None:
+                self._create(place, None)
+            else:
+                self._fd = fd
+                self._adopt(place)
+        except BaseException:
+            self.close()
+            raise
+        self.is_open = True
+
+    def _create(self, place: Place, mode: int | None) -> None:
+        empty = self._layout.empty
+        with explained(self.path, "make it"):
+            self._fd = place.create(empty, mode)
+        self._size, self._end = len(empty), len(self._layout.opening)
+
+    def _adopt(self, place: Place) -> None:
+        """Go on with a file that is there already."""
+        shown = printable(self.path)
+        if self._existing == "refuse":
+            text = f'{shown} is there already, and existing="refuse". Move it, or choose another.'
+            raise SinkError(text)
+        with explained(self.path, "read it"):
+            found = os.fstat(self._fd)
+            try:
+                repair = examine(self._fd, found.st_size, self._layout)
+            except Foreign as error:
+                text = f"{shown} is left as it is: {error}. Move it, or choose another path."
+                raise SinkError(text) from error
+        self._size, self._end = found.st_size, repair.end
+        if repair.is_needed:
+            with explained(self.path, "recover it"):
+                self._repair(place, repair, found.st_mode & 0o777)
+        if self._existing == "rotate" and self._end > len(self._layout.opening):
+            with explained(self.path, "rename it"):
+                os.close(self._fd)
+                self._fd = -1
+                place.rotate()
+            self._create(place, found.st_mode & 0o777)
+
+    def _repair(self, place: Place, repair: Repair, mode: int) -> None:
+        if repair.cut:
+            self.kept = place.keep_torn(repair.cut, mode)
+        write_all(self._fd, repair.patch, repair.end)
+        self._size = repair.end + len(repair.patch)
+        self._end = self._size - len(self._layout.ending)
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+
+    def commit(self, rows: Sequence[bytes]) -> None:
+        """Append rows; when it returns they are on the disk.
+
+        More than `COMMIT_BYTES` are committed in parts, and those before a failure stay.
+
+        Raises:
+            SinkError: They are not, or not all.
+        """
+        if not rows:
+            return
+        is_first = self._end == len(self._layout.opening)
+        content = self._layout.joined(rows, is_first=is_first)
+        if len(content) > COMMIT_BYTES and len(rows) > 1:
+            middle = len(rows) // 2
+            del content
+            self.commit(rows[:middle])
+            self.commit(rows[middle:])
+            return
+        self._check()
+        self._is_sound = False  # until the end, so that whatever interrupts this is not passed over
+        with explained(self.path, "write it"):
+            self._write(content)
+        with explained(self.path, "sync it"):
+            flush(self._fd)
+        self._is_sound = True
+        self._size = self._end + len(content)
+        self._end = self._size - len(self._layout.ending)
+        self.rows += len(rows)
+        self.commits += 1
+        self.bytes += len(content) - len(self._layout.ending)
+
+    def _check(self) -> None:
+        shown = printable(self.path)
+        place = self._place
+        if not self.is_open or place is None:
+            raise SinkError(f"{shown} is closed. Make a new sink to write more.")
+        if not self._is_sound:
+            raise SinkError(f"{shown}: an earlier commit failed. Start again: opening recovers it.")
+        with explained(self.path, "look at it"):
+            is_still = place.is_still(self._fd, self._size)
+        if not is_still:
+            self._is_sound = False
+            text = f"{shown} was removed, renamed or changed while it was being written."
+            raise SinkError(f"{text} Start again, and leave it alone while it is open.")
+
+    def _write(self, content: bytes) -> None:
+        try:
+            write_all(self._fd, content, self._end)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                with suppress(OSError):  # if even this fails, the file isn't sound and says so
+                    self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        """Put the ending back where it was. Recovery at the next open would do the same."""
+        write_all(self._fd, self._layout.ending, self._end)
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+        self._is_sound = True
+
+    def close(self) -> None:
+        """Close the file and let go of its lock. Twice is once."""
+        self.is_open = False
+        fd, self._fd = self._fd, -1
+        place, self._place = self._place, None
+        if fd >= 0:
+            os.close(fd)
+        if place is not None:
+            place.close()

@@ -1,0 +1,223 @@
+"""Group commit: what arrives while one commit is on its way to the disk is the next one.
+
+No timer: a quiet sink commits each read pass of its loop, a busy one thousands of rows at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from asyncio import AbstractEventLoop, get_running_loop
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from rxflow.delivery import Ledger, Token
+from rxflow.errors import SinkError
+
+Write = Callable[[list[bytes]], None]
+"""Makes rows durable, or raises SinkError."""
+
+
+class Commit:
+    """One commit on its way: its rows, the tokens behind them, and how it went."""
+
+    __slots__ = ("error", "is_done", "rows", "tokens")
+
+    def __init__(self, rows: list[bytes], tokens: list[Token | None]) -> None:
+        self.rows = rows
+        self.tokens = tokens
+        self.error: SinkError | None = SinkError("the commit was interrupted")
+        self.is_done = threading.Event()
+
+    def run(self, write: Write) -> None:
+        """Write, and keep the error, if any, for the thread that settles this."""
+        try:
+            write(self.rows)
+        except SinkError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 (a worker has nobody to raise to)
+            self.error = SinkError(f"the commit failed: {error!r}")
+            self.error.__cause__ = error
+        else:
+            self.error = None
+        finally:
+            self.is_done.set()
+
+    def acknowledge(self) -> None:
+        """Mark every token as stored, let go of them, and only then wake their ledgers."""
+        touched: set[Ledger] = set()
+        tokens = self.tokens
+        token: Token | None
+        for token in tokens:
+            if token is not None:
+                token.store(touched)
+        token = None
+        tokens.clear()
+        for ledger in touched:
+            ledger.wake()
+
+    def fail(self, error: SinkError) -> None:
+        """Say of every token that it was not stored, then let go of them."""
+        token: Token | None
+        for token in self.tokens:
+            if token is not None:
+                token.fail(error)
+        token = None
+        self.tokens.clear()
+
+
+class GroupCommit:
+    """Rows and tokens that wait, and the one commit that is under way.
+
+    With a loop, a worker thread writes and the loop settles; without, the caller does both. All
+    methods may be called on any thread, one `add` at a time.
+
+    Args:
+        write: Makes rows durable, on the worker or the caller's thread.
+        settled: Called with each commit that ended, after its tokens were marked, and with True
+            if no caller waits who could be told.
+        max_queued: With more rows waiting than this, `add` writes in place.
+    """
+
+    def __init__(
+        self, write: Write, settled: Callable[[Commit, bool], None], max_queued: int = 10_000
+    ) -> None:
+        self.max_queued = max_queued
+        self._number = id(self)
+        self._write = write
+        self._settled = settled
+        self._lock = threading.Lock()
+        self._rows: deque[bytes] = deque()  # added to without the lock, which costs more than all
+        self._tokens: deque[Token | None] = deque()
+        self._loop: AbstractEventLoop | None = None
+        self._is_scheduled = False
+        self._running: Commit | None = None
+        self._worker: ThreadPoolExecutor | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing waits and nothing is under way."""
+        return self._running is None and not self._tokens
+
+    def add(self, rows: list[bytes], tokens: list[Token | None]) -> None:
+        """Take rows, a token or None for each: committed soon on a loop, else on return."""
+        for token in tokens:
+            if token is not None:
+                token.take(self._number)
+        self._rows.extend(rows)
+        self._tokens.extend(tokens)
+        self._see_to_it()
+
+    def add_one(self, row: bytes, token: Token | None) -> None:
+        """Take one row: `add` without the lists."""
+        if token is not None:
+            token.take(self._number)
+        self._rows.append(row)
+        self._tokens.append(token)
+        self._see_to_it()
+
+    def _see_to_it(self) -> None:
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if loop is not self._loop:
+            self._move_to(loop)
+        if len(self._rows) > self.max_queued:
+            self.flush()
+        elif self._running is None and not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._start, loop)
+
+    def _move_to(self, loop: AbstractEventLoop) -> None:
+        """Another loop than last time, or the first: what the last one began is ended here."""
+        if self._loop is not None:
+            self.flush()
+        self._loop = loop
+        self._is_scheduled = False
+
+    def flush(self) -> None:
+        """Commit everything that waits, on this thread, after the commit that is under way."""
+        while True:
+            with self._lock:
+                running = self._running
+                commit = None if running else self._take()
+            if running:
+                running.is_done.wait()
+                self._settle(running)
+            elif commit:
+                try:
+                    commit.run(self._write)
+                finally:
+                    self._settle(commit)
+            else:
+                return
+
+    def _take(self) -> Commit | None:
+        """What waits, as the commit under way. Called with the lock."""
+        if not self._tokens or self._running:
+            return None
+        self._running = commit = self._taken()
+        return commit
+
+    def _taken(self) -> Commit:
+        rows, tokens = self._rows.popleft, self._tokens.popleft
+        count = len(self._tokens)  # a row is added before its token, so each of these has one
+        return Commit([rows() for _ in range(count)], [tokens() for _ in range(count)])
+
+    def _start(self, loop: AbstractEventLoop) -> None:
+        """On the loop: hand what waits to the worker."""
+        with self._lock:
+            if loop is self._loop:
+                self._is_scheduled = False
+            commit = self._take()
+        if commit is None:
+            return
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="rxflow-commit")
+        try:
+            self._worker.submit(self._work, commit, loop)
+        except RuntimeError:  # the interpreter is shutting down
+            commit.run(self._write)
+            self._settle(commit)
+
+    def _work(self, commit: Commit, loop: AbstractEventLoop) -> None:
+        commit.run(self._write)
+        try:
+            loop.call_soon_threadsafe(self._settle_and_go_on, commit, loop)
+        except RuntimeError:  # the loop is closed, so this thread must do it, its last deed
+            worker, self._worker = self._worker, None
+            if worker is not None:
+                worker.shutdown(wait=False)
+            self._settle(commit)
+            self.flush()
+
+    def _settle_and_go_on(self, commit: Commit, loop: AbstractEventLoop) -> None:
+        if self._settle(commit, is_behind=True):
+            self._start(loop)
+
+    def _settle(self, commit: Commit, *, is_behind: bool = False) -> bool:
+        """Mark, let go, wake: once for each commit, whoever comes first."""
+        with self._lock:
+            if self._running is not commit:
+                return False
+            self._running = None
+        try:
+            if commit.error is None:
+                commit.acknowledge()
+        finally:
+            self._settled(commit, is_behind)
+        return True
+
+    def drop(self, error: SinkError) -> None:
+        """Give up what waits: none of it is stored."""
+        with self._lock:
+            commit = self._taken()
+        commit.fail(error)
+
+    def close(self) -> None:
+        """End the worker thread."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.shutdown()

@@ -1,0 +1,239 @@
+"""Where a file stands: its folder, held open, its lock, and the ways to open it safely.
+
+The folder is opened once and everything goes through its descriptor, so nobody can redirect a later
+step by exchanging the folder for a symbolic link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rxflow.errors import SinkError
+from rxflow.log import printable
+
+if sys.platform != "win32":
+    import fcntl
+
+_OPEN: Final = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_ADVICE: Final = {
+    errno.EACCES: "Check the permissions of the file and its folder.",
+    errno.EPERM: "Check the permissions of the file and its folder.",
+    errno.EROFS: "Choose a path on a file system that can be written.",
+    errno.ENOSPC: "Free some space and start again; what is not stored is not acknowledged.",
+    errno.EDQUOT: "Free some space and start again; what is not stored is not acknowledged.",
+    errno.EFBIG: "Raise the limit, or begin a new file; what is not stored is not acknowledged.",
+    errno.ELOOP: "It is a symbolic link. Choose a path of its own for the sink.",
+    errno.ENOTDIR: "A part of the path is a file.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+_CHECK_DISK: Final = "Check the disk, then start again: opening the file recovers it."
+
+
+@contextmanager
+def explained(path: Path, doing: str) -> Generator[None]:
+    """Turn what the system says into a `SinkError` that names the file and what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, _CHECK_DISK)
+        text = f"{printable(path)}: cannot {doing}: {error.strerror or error}. {advice}"
+        raise SinkError(text) from error
+
+
+class Place:
+    """A name in a folder, locked for this writer until `close`.
+
+    Args:
+        path: Where the file is or will be; missing parents are made.
+        mode: Permission bits of files made here; None leaves them to the umask.
+
+    Raises:
+        SinkError: The folder can't be made or opened, or another writer has the lock.
+    """
+
+    def __init__(self, path: Path, mode: int | None) -> None:
+        self.path = path
+        self.mode = mode
+        self._lock = -1
+        with explained(path, "open its folder"):
+            _make_folder(path.absolute().parent)
+            self._folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._lock = self._locked()
+        except BaseException:
+            self.close()
+            raise
+
+    def _locked(self) -> int:
+        """Lock a file of its own that is never renamed: after a rename two would hold the lock."""
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with explained(lock, "open it"):
+            flags = _OPEN | os.O_CREAT | os.O_NONBLOCK
+            fd = os.open(lock.name, flags, 0o666, dir_fd=self._folder)
+            try:
+                _check(lock, os.fstat(fd))
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(fd)
+                text = f"{printable(self.path)} is locked: another sink writes it. Close that one."
+                raise SinkError(text) from error
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
+
+    def open(self) -> int | None:
+        """The descriptor of the file; None if there is none.
+
+        Raises:
+            SinkError: What stands there is no regular file of one name, or can't be opened.
+        """
+        name = self.path.name
+        with explained(self.path, "open it"):
+            try:
+                found = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            _check(self.path, found)  # before it is opened: opening a device may do something
+            fd = os.open(name, _OPEN | os.O_NONBLOCK, dir_fd=self._folder)
+            try:
+                _check(self.path, os.fstat(fd))
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
+
+    def create(self, content: bytes, mode: int | None = None) -> int:
+        """Make the file, with this content, durably; it must not be there.
+
+        Args:
+            content: What is in it when it appears for good.
+            mode: Permission bits, where they are not those of this place.
+        """
+        return self._create(self.path.name, content, self.mode if mode is None else mode)
+
+    def _create(self, name: str, content: bytes, mode: int | None) -> int:
+        flags = _OPEN | os.O_CREAT | os.O_EXCL
+        fd = os.open(name, flags, 0o666 if mode is None else mode, dir_fd=self._folder)
+        try:
+            if mode is not None:
+                os.fchmod(fd, mode)
+            write_all(fd, content, 0)
+            flush(fd)
+            self.flush_folder()
+        except BaseException:
+            os.close(fd)
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._folder)
+            raise
+        return fd
+
+    def is_still(self, fd: int, size: int) -> bool:
+        """True if the path still leads to the open file, and nobody changed its size."""
+        ours = os.fstat(fd)
+        try:
+            there = os.stat(self.path.name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        is_same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        return is_same and ours.st_nlink >= 1 and ours.st_size == size
+
+    def keep_torn(self, cut: bytes, mode: int) -> Path:
+        """Copy what recovery is about to cut off to a file beside; returns its path."""
+        plain = f"{self.path.name}.torn-{_utc()}"
+        names = (f"{plain}-{number}" if number else plain for number in range(1_000_000))
+        for name in names:
+            with suppress(FileExistsError):
+                os.close(self._create(name, cut, mode))
+                return self.path.with_name(name)
+        raise FileExistsError(errno.EEXIST, "too many torn files", plain)
+
+    def rotate(self) -> Path:
+        """Rename the file to `name-<UTC>-<number>.suffix`, durably; returns its new path.
+
+        Numbers follow those in the folder, so the order holds when the clock jumps.
+        """
+        stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
+        pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z-(\d+){suffix}")
+        names = os.listdir(self._folder)  # noqa: PTH208 (pathlib has no descriptors)
+        numbers = [int(found[1]) for name in names if (found := pattern.fullmatch(name))]
+        number = max(numbers, default=0) + 1
+        name = f"{self.path.stem}-{_utc()}-{number:06}{self.path.suffix}"
+        os.rename(self.path.name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self.flush_folder()
+        return self.path.with_name(name)
+
+    def flush_folder(self) -> None:
+        """Make the folder's names durable."""
+        os.fsync(self._folder)
+
+    def close(self) -> None:
+        """Let go of lock and folder. The lock's file stays: removing it would let two have it."""
+        for fd in (self._lock, self._folder):
+            if fd >= 0:
+                os.close(fd)
+        self._lock = self._folder = -1
+
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    """Refuse what is no regular file of one name."""
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+    elif found.st_nlink != 1:
+        kind = f"a file of {found.st_nlink} names (hard links)"
+    else:
+        return
+    raise SinkError(f"{printable(path)} is {kind}. Choose a path of its own for the sink.")
+
+
+def write_all(fd: int, content: bytes, at: int) -> None:
+    """Write at an offset, however many calls it takes."""
+    written = os.pwrite(fd, content, at)
+    while written < len(content):
+        written += os.pwrite(fd, memoryview(content)[written:], at + written)
+
+
+def flush(fd: int) -> None:
+    """Return when the file's bytes are on the disk, through its cache."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make it and its parents, each name durable in its own parent."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+    parent = os.open(folder.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _utc() -> str:
+    """A name's date, by the machine's clock: for people; nothing is ordered by it."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import reactivex
+from reactivex import operators as rx
+from reactivex.subject import Subject
+from streams import on_completed, on_error, on_next, seen
+
+from rxflow import operators as ops
+from rxflow.flow import Flow
+from rxflow.operators.operator import Operator
+from rxflow.operators.scope import ScopedScheduler
+
+
+def test_the_names_are_those_of_reactivex_and_ours():
+    assert set(ops.__all__) == {*rx.__all__, "decode_json"} == set(ops.OPERATORS)
+
+
+@pytest.mark.parametrize("name", ops.OPERATORS)
+def test_every_operator_is_exported_and_a_method(name):
+    assert getattr(ops, name) is ops.OPERATORS[name]
+    assert vars(Flow)[name].__wrapped__ is ops.OPERATORS[name]
+
+
+@pytest.mark.parametrize("name", set(rx.__all__) - {"do"})
+def test_every_operator_takes_what_reactivex_takes(name):
+    theirs = inspect.signature(getattr(rx, name)).parameters
+    ours = list(inspect.signature(getattr(ops, name)).parameters)
+    assert ours[: len(theirs)] == list(theirs)
+
+
+def test_an_operator_says_what_it_is():
+    assert repr(ops.buffer_with_time_or_count(1.0, count=3)) == (
+        "buffer_with_time_or_count(1.0, count=3)"
+    )
+    assert ops.map(len).label == "map(len)"
+    assert ops.take_until(reactivex.never()).label == "take_until(Observable)"
+    assert len(ops.start_with("x" * 99).label) == len("start_with()") + 40
+    assert isinstance(ops.share(), Operator)
+
+
+def test_do_takes_an_observer_or_functions():
+    values, subject = [], Subject()
+    subject.subscribe(values.append)
+    reactivex.of(1).pipe(ops.do(subject)).subscribe()
+    reactivex.of(2).pipe(
+        ops.do(values.append, on_completed=lambda: values.append("end"))
+    ).subscribe()
+    assert values == [1, 2, "end"]
+
+
+def test_without_a_scheduler_each_operator_keeps_its_own():
+    got = []
+    scoped = ScopedScheduler(None, ops.scope.Scope())
+    source = reactivex.of(1, 2).pipe(ops.repeat(2), ops.to_list())
+    source.subscribe(got.append, scheduler=scoped)
+    assert not scoped
+    assert got == [[1, 2, 1, 2]]
+    with pytest.raises(RuntimeError):
+        scoped.schedule(lambda *_: None)
+
+
+HELD = {
+    "to_list": (ops.to_list(), [1, 2]),
+    "to_set": (ops.to_set(), {1, 2}),
+    "to_dict": (ops.to_dict(lambda n: n), {1: 1, 2: 2}),
+    "to_iterable": (ops.to_iterable(), [1, 2]),
+    "reduce": (ops.reduce(lambda a, b: a + b), 3),
+    "count": (ops.count(), 2),
+    "sum": (ops.sum(), 3),
+    "average": (ops.average(), 1.5),
+    "min": (ops.min(), 1),
+    "max": (ops.max(), 2),
+    "last": (ops.last(), 2),
+    "last_or_default": (ops.last_or_default(), 2),
+    "take_last_buffer": (ops.take_last_buffer(2), [1, 2]),
+    "debounce": (ops.debounce(50), 2),
+}
+
+
+@pytest.mark.parametrize(("operator", "expected"), HELD.values(), ids=HELD)
+def test_what_holds_until_completion_emits_at_the_end_of_time(operator, expected):
+    make = lambda _, s: s.pipe(operator, ops.take_until(reactivex.timer(7.0)))  # noqa: E731
+    assert seen(make, on_next(1, 1), on_next(2, 2)) == [
+        (7, "next", expected),
+        (7, "completed", None),
+    ]
+
+
+@pytest.mark.parametrize("end", [on_completed(5), on_error(5, OSError("x"))])
+def test_the_gate_changes_nothing_otherwise(end):
+    events = on_next(1, 1), end
+    plain = seen(lambda _, s: s.pipe(rx.to_list()), *events)
+    assert seen(lambda _, s: s.pipe(ops.to_list()), *events) == plain
+    until = ops.take_until(reactivex.never())
+    assert seen(lambda _, s: s.pipe(ops.to_list(), until), *events) == plain

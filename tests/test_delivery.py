@@ -1,0 +1,432 @@
+"""The ledger: what may be acknowledged, when, and in which order."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import pickle
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxflow.delivery import QOS2, Deliveries, Ledger
+
+
+class Book:
+    """A ledger that writes down what it says."""
+
+    def __init__(self):
+        self.calls = []
+        self.errors = []
+        self.ledger = Ledger(self.calls.append, lambda: None, self.errors.append)
+        self.ledger.connected(session_present=False)
+
+    def open(self, *packet_ids):
+        return [self.ledger.open(packet_id) for packet_id in packet_ids]
+
+    @property
+    def acknowledged(self):
+        """Everything acknowledged up to now, settling first."""
+        self.ledger.settle()
+        return [packet for call in self.calls for packet in call]
+
+
+@pytest.fixture
+def book():
+    return Book()
+
+
+def store(*tokens):
+    touched = set()
+    for token in tokens:
+        token.store(touched)
+    return touched
+
+
+# -- settled by the last reference -----------------------------------------------------------------
+
+
+def test_a_delivery_is_acknowledged_when_its_last_reference_is_gone(book):
+    token = book.ledger.open(1)
+    again = token
+    del token
+    assert book.acknowledged == []
+    del again
+    assert book.acknowledged == [1]
+
+
+def test_a_stored_delivery_still_waits_for_its_last_reference(book):
+    token = book.ledger.open(1)
+    assert store(token) == {book.ledger}
+    assert book.acknowledged == []
+    del token
+    assert book.acknowledged == [1]
+    assert (book.ledger.stored, book.ledger.let_go) == (1, 0)
+
+
+def test_nothing_is_acknowledged_before_settle(book):
+    book.open(1, 2)
+    assert book.calls == []
+
+
+def test_what_one_settle_frees_comes_in_one_call(book):
+    first, *rest = book.open(1, 2, 3)
+    del rest
+    book.ledger.settle()
+    del first
+    book.ledger.settle()
+    book.ledger.settle()
+    assert book.calls == [[1, 2, 3]]
+
+
+@given(st.permutations(range(1, 9)), st.data())
+def test_acknowledgements_come_in_the_order_received(order, data):
+    book = Book()
+    tokens = {packet_id: book.ledger.open(packet_id) for packet_id in range(1, 9)}
+    for packet_id in order:
+        if data.draw(st.booleans()):
+            store(tokens[packet_id])
+        del tokens[packet_id]
+        seen = book.acknowledged
+        assert seen == list(range(1, len(seen) + 1))
+        assert not tokens or len(seen) == min(tokens) - 1
+    assert seen == list(range(1, 9))
+
+
+def test_several_deliveries_behind_one_result_are_settled_together(book):
+    result = Deliveries(book.open(1, 2))
+    assert store(result) == {book.ledger}
+    assert book.acknowledged == []
+    del result
+    assert book.acknowledged == [1, 2]
+    assert book.ledger.stored == 2
+
+
+def test_one_result_may_stand_for_deliveries_of_several_ledgers():
+    books = [Book(), Book()]
+    result = Deliveries([book.ledger.open(1) for book in books])
+    assert store(result) == {book.ledger for book in books}
+    error = OSError("full")
+    result.fail(error)
+    assert [book.errors for book in books] == [[error], [error]]
+
+
+def test_references_may_be_dropped_on_any_thread(book):
+    tokens = book.open(*range(1, 101))
+    threads = [threading.Thread(target=tokens.pop) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert book.acknowledged == list(range(1, 101))
+
+
+def test_a_delivery_in_a_cycle_is_settled_by_the_collector(book):
+    cycle = [book.ledger.open(1)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert book.acknowledged == [1]
+
+
+def test_the_counts_say_what_became_of_each(book):
+    held, stored, _ = book.open(1, 2, 3)
+    store(stored)
+    del stored, _
+    book.ledger.settle()
+    ledger = book.ledger
+    counts = (ledger.received, ledger.stored, ledger.let_go, ledger.unsettled, ledger.left)
+    assert counts == (3, 1, 1, 1, 1)
+    del held
+
+
+# -- connections -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("session_present", [True, False])
+def test_a_delivery_of_an_older_connection_is_never_acknowledged(book, session_present):
+    old = book.open(1, 2)
+    book.ledger.connected(session_present=session_present)
+    new = book.open(1)
+    store(*old)
+    del old
+    assert book.acknowledged == []
+    assert book.ledger.stored == 2
+    del new
+    assert book.acknowledged == [1]
+
+
+def test_what_was_settled_behind_a_gap_is_not_acknowledged_on_the_next_connection(book):
+    first, second = book.open(1, 2)
+    del second
+    book.ledger.settle()
+    book.ledger.connected(session_present=True)
+    del first
+    assert book.acknowledged == []
+
+
+def test_an_older_delivery_does_not_hold_up_the_new_connection(book):
+    held = book.open(1)
+    book.ledger.connected(session_present=True)
+    book.open(7)
+    assert book.acknowledged == [7]
+    del held
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+def test_after_close_only_stored_deliveries_are_acknowledged(book):
+    dropped, stored = book.open(1, 2)
+    book.ledger.close()
+    store(stored)
+    del dropped, stored
+    assert book.acknowledged == [2]
+    assert (book.ledger.let_go, book.ledger.left) == (0, 1)
+
+
+def test_what_was_let_go_before_close_is_acknowledged(book):
+    book.open(1)
+    book.ledger.close()
+    assert book.acknowledged == [1]
+
+
+def test_after_fail_nothing_is_acknowledged(book):
+    dropped, stored = book.open(1, 2)
+    book.ledger.fail(OSError("full"))
+    store(stored)
+    del dropped, stored
+    assert book.acknowledged == []
+    assert book.ledger.left == 1
+
+
+def test_what_was_settled_in_order_before_fail_is_acknowledged(book):
+    first, second = book.open(1, 2)
+    store(first)
+    del first
+    book.ledger.fail(OSError("full"))
+    del second
+    assert book.acknowledged == [1]
+
+
+@pytest.mark.parametrize("end", ["settle", "finish"])
+def test_what_waited_behind_a_gap_is_not_acknowledged_after_fail(book, end):
+    first, second = book.open(1, 2)
+    store(second)
+    del second
+    book.ledger.fail(OSError("full"))
+    del first
+    getattr(book.ledger, end)()
+    assert book.acknowledged == []
+
+
+def test_the_first_error_is_told_and_no_other(book):
+    token = book.ledger.open(1)
+    errors = [OSError("first"), OSError("second")]
+    for error in errors:
+        token.fail(error)
+    assert book.errors == errors[:1]
+
+
+def test_finish_acknowledges_what_is_stored_behind_a_gap(book):
+    held, stored = book.open(1, 2)
+    book.ledger.close()
+    store(stored)
+    del stored
+    assert book.acknowledged == []
+    book.ledger.finish()
+    assert book.acknowledged == [2]
+    del held
+    assert book.acknowledged == [2]
+
+
+def test_finish_twice_acknowledges_once(book):
+    held, stored = book.open(1, 2)
+    store(stored)
+    del stored
+    book.ledger.finish()
+    book.ledger.finish()
+    assert book.acknowledged == [2]
+    del held
+
+
+def test_a_closed_ledger_counts_and_never_raises(book):
+    book.ledger.close()
+    book.ledger.close()
+    book.ledger.finish()
+    book.open(1)
+    assert book.acknowledged == []
+
+
+# -- QoS 2 -----------------------------------------------------------------------------------------
+
+
+def test_a_qos_2_delivery_is_told_from_a_qos_1_delivery_with_its_packet_id(book):
+    tokens = [book.ledger.open2(1), book.ledger.open(1)]
+    tokens.clear()
+    assert book.acknowledged == [1 + QOS2, 1]
+
+
+def test_a_redelivered_message_is_not_delivered_twice(book):
+    token = book.ledger.open2(1)
+    book.ledger.connected(session_present=True)
+    assert book.ledger.open2(1) is None
+    assert book.acknowledged == []
+    store(token)
+    del token
+    assert book.acknowledged == [1 + QOS2]
+    assert (book.ledger.received, book.ledger.stored) == (1, 1)
+
+
+def test_a_redelivered_message_is_answered_in_the_order_of_its_connection(book):
+    token = book.ledger.open2(1)
+    book.ledger.connected(session_present=True)
+    before = book.ledger.open(5)
+    book.ledger.open2(1)
+    del token
+    assert book.acknowledged == []
+    del before
+    assert book.acknowledged == [5, 1 + QOS2]
+
+
+def test_a_message_settled_before_its_redelivery_is_answered_at_once(book):
+    del_me = book.ledger.open2(1)
+    del del_me
+    book.ledger.settle()
+    book.ledger.connected(session_present=True)
+    assert book.ledger.open2(1) is None
+    assert book.acknowledged == [1 + QOS2, 1 + QOS2]
+
+
+def test_a_message_is_adopted_over_several_connections(book):
+    token = book.ledger.open2(1)
+    for _ in range(3):
+        book.ledger.connected(session_present=True)
+        assert book.ledger.open2(1) is None
+    del token
+    assert book.acknowledged == [1 + QOS2]
+
+
+def test_after_its_release_a_packet_id_is_a_new_message(book):
+    book.ledger.open2(1)
+    assert book.acknowledged == [1 + QOS2]
+    book.ledger.release(1)
+    token = book.ledger.open2(1)
+    assert token is not None
+    assert book.ledger.received == 2
+
+
+def test_a_lost_session_forgets_packet_ids(book):
+    old, _ = book.ledger.open2(1), book.ledger.open2(2)
+    del _
+    book.ledger.settle()
+    book.ledger.connected(session_present=False)
+    new = [book.ledger.open2(1), book.ledger.open2(2)]
+    assert None not in new
+    del old
+    assert book.acknowledged == []
+    new.clear()
+    assert book.acknowledged == [1 + QOS2, 2 + QOS2]
+
+
+def test_a_message_dropped_after_close_is_delivered_again(book):
+    token = book.ledger.open2(1)
+    book.ledger.close()
+    del token
+    book.ledger.settle()
+    book.ledger.connected(session_present=True)
+    assert book.ledger.open2(1) is not None
+
+
+def test_a_message_that_comes_twice_on_one_connection_holds_up_nothing(book):
+    token = book.ledger.open2(1)
+    assert book.ledger.open2(1) is None
+    after = book.ledger.open(7)
+    del token, after
+    assert book.acknowledged[-1] == 7
+    assert set(book.acknowledged) == {1 + QOS2, 7}
+
+
+def test_a_message_that_comes_three_times_after_a_reconnect_holds_up_nothing(book):
+    token = book.ledger.open2(1)
+    book.ledger.connected(session_present=True)
+    assert book.ledger.open2(1) is None
+    assert book.ledger.open2(1) is None
+    after = book.ledger.open(7)
+    del token, after
+    assert book.acknowledged[-1] == 7
+
+
+# -- QoS 0 -----------------------------------------------------------------------------------------
+
+
+def test_qos_0_is_counted_when_stored_and_never_acknowledged(book):
+    token = book.ledger.unacknowledged
+    assert store(token) == set()
+    assert book.acknowledged == []
+    assert (book.ledger.stored, book.ledger.stored0) == (0, 1)
+
+
+def test_qos_0_that_cannot_be_stored_fails_its_ledger(book):
+    error = OSError("full")
+    book.ledger.unacknowledged.fail(error)
+    assert book.errors == [error]
+
+
+# -- tokens are one thing --------------------------------------------------------------------------
+
+
+def tokens_of(book):
+    return [book.ledger.open(1), book.ledger.unacknowledged, Deliveries(book.open(2, 3))]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_a_copy_of_a_token_is_the_token(book, kind):
+    token = tokens_of(book)[kind]
+    assert copy.copy(token) is token
+    assert copy.deepcopy([token])[0] is token
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_token_cannot_be_pickled(book, kind, protocol):
+    token = tokens_of(book)[kind]
+    with pytest.raises(TypeError, match="send the payload instead"):
+        pickle.dumps(token, protocol)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("end", ["settle", "finish"])
+def test_a_forked_child_acknowledges_nothing(book, end):
+    first, stored, behind = book.open(1, 2, 3)
+    store(stored)
+    del behind
+    book.ledger.settle()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            del stored, first
+            getattr(book.ledger, end)()
+            status = len(book.calls)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    del stored, first
+    assert book.acknowledged == [1, 2, 3]
+
+
+def test_dropping_a_delivery_raises_nothing(book):
+    token = book.ledger.open(1)
+    raised = []
+    hook, sys.unraisablehook = sys.unraisablehook, raised.append
+    try:
+        del token
+    finally:
+        sys.unraisablehook = hook
+    assert raised == []

@@ -1,0 +1,218 @@
+"""The wire decodes what comes, and nothing that the standard forbids."""
+
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import packet, publish
+
+from rxflow._wire import MalformedPacketError, Plain, Wire
+from rxflow.delivery import Ledger
+from rxflow.message import Message
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class Receiver:
+    """Keeps what a wire hands on."""
+
+    def __init__(self, max_pending: int = 1000) -> None:
+        self.acknowledged: list[int] = []
+        self.ledger = Ledger(self.acknowledged.extend, lambda: None, lambda _: None)
+        self.max_pending = max_pending
+        self.messages: list[Message[bytes]] = []
+        self.on_next: Callable[[Message[bytes]], object] = self.messages.append
+        self.kinds: list[int] = []
+
+    def admit(self, topic: bytes) -> str | None:
+        return None if topic.startswith(b"stray") else topic.decode()
+
+    def passed(self, first: int) -> None:
+        self.kinds.append(first)
+
+
+class Pair:
+    """A wire, and the socket of its peer."""
+
+    def __init__(self, *, version5: bool = False, max_pending: int = 1000) -> None:
+        ours, self.peer = socket.socketpair()
+        ours.settimeout(0)
+        self.receiver = Receiver(max_pending)
+        self.wire = Wire(
+            Plain(ours),
+            self.receiver,
+            version5=version5,
+            max_packet_bytes=100_000,
+            now=lambda: NOW,
+        )
+
+    def feed(self, data: bytes) -> list[Message[bytes]]:
+        self.peer.sendall(data)
+        self.wire.read()
+        return self.receiver.messages
+
+    def close(self) -> None:
+        self.wire.end()
+        self.peer.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.receiver.messages.clear()
+    pair.close()
+
+
+def test_publish_becomes_a_message(pair):
+    (message,) = pair.feed(publish("a/b", b"{}", qos=1, packet_id=7, flags=9))
+    assert message == Message("a/b", b"{}", 1, retain=True, duplicate=True)
+    assert message.received_at == NOW
+
+
+def test_packets_cut_anywhere_give_the_same_messages(pair):
+    data = publish("a", b"1" * 200, 1, 1) + publish("b", b"2", 0) + publish("c", b"3", 2, 9)
+    for byte in data:
+        pair.feed(bytes([byte]))
+    assert [(m.topic, m.payload, m.qos) for m in pair.receiver.messages] == [
+        ("a", b"1" * 200, 1),
+        ("b", b"2", 0),
+        ("c", b"3", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (packet(0x36, b"\0\1a\0\1"), "QoS 3"),
+        (publish("a", qos=1, packet_id=0), "packet id 0"),
+        (packet(0x32, b"\0\1a\0"), "packet id cut off"),
+        (packet(0x30, b"\0\5a"), "topic longer than the packet"),
+        (packet(0x30, b"\0"), "no topic length"),
+        (b"\x30\xff\xff\xff\xff\x01", "remaining length of five bytes"),
+        (packet(0x62, b"\0"), "PUBREL without packet id"),
+        (b"\x30\xff\xff\xff\x7f", "larger than max_packet_bytes"),
+    ],
+)
+def test_a_malformed_packet_is_refused(pair, data, why):
+    with pytest.raises(MalformedPacketError):
+        pair.feed(data)
+    assert pair.receiver.messages == [], why
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [b"\x05\x03\0\1a", b"\x02\x01\x02", b"\x05\x26\0\1a\0", b"\x03\x23\0\1", b"\xff\xff"],
+    ids=["cut off", "format 2", "half a user property", "topic alias", "endless length"],
+)
+def test_malformed_properties_are_refused(properties):
+    pair = Pair(version5=True)
+    with pytest.raises(MalformedPacketError):
+        pair.feed(packet(0x30, b"\0\1a" + properties))
+    pair.close()
+
+
+def test_properties_of_mqtt_5_are_read():
+    pair = Pair(version5=True)
+    user = b"\x26\0\1k\0\1v"
+    (message,) = pair.feed(packet(0x30, b"\0\1a" + bytes([len(user)]) + user + b"payload"))
+    assert message.properties.user == (("k", "v"),)
+    assert message.payload == b"payload"
+    pair.close()
+
+
+def test_decoding_stops_in_the_middle_of_a_pass_at_max_pending():
+    pair = Pair(max_pending=2)
+    messages = pair.feed(b"".join(publish("a", b"x", 1, n) for n in range(1, 6)))
+    assert len(messages) == 2
+    assert pair.wire.is_paused
+    messages.clear()
+    pair.wire.is_paused = False
+    pair.wire.decode()
+    assert len(messages) == 2
+    messages.clear()
+    pair.close()
+
+
+def test_a_message_that_is_dropped_at_once_never_pauses():
+    pair = Pair(max_pending=2)
+    seen: list[bytes] = []
+    pair.receiver.on_next = lambda message: seen.append(message.payload)
+    pair.feed(b"".join(publish("a", b"x", 1, n) for n in range(1, 100)))
+    pair.receiver.ledger.settle()
+    assert len(seen) == 99
+    assert pair.receiver.acknowledged == list(range(1, 100))
+    pair.close()
+
+
+def test_a_stray_topic_is_acknowledged_and_not_handed_on(pair):
+    assert pair.feed(publish("stray/1", b"x", 1, 5) * 2) == []
+    pair.receiver.ledger.settle()
+    assert pair.receiver.acknowledged == [5, 5]
+
+
+def test_pubrel_is_answered_and_other_packets_are_passed_on(pair):
+    pair.feed(packet(0x62, b"\0\7") + packet(0x90, b"\0\1\1") + packet(0xD0, b""))
+    pair.wire.flush()
+    assert pair.peer.recv(100) == b"\x70\2\0\7"
+    assert pair.receiver.kinds == [0x90]
+    assert pair.wire.recv(100) == b"\x90\3\0\1\1"
+
+
+def test_acknowledgements_of_both_kinds_keep_their_order(pair):
+    pair.wire.acknowledge([1, 0x10002, 3])
+    pair.wire.flush()
+    assert pair.peer.recv(100) == b"\x40\2\0\1\x50\2\0\2\x40\2\0\3"
+
+
+def test_an_exception_of_the_observer_is_raised_and_no_message_comes_twice(pair):
+    pair.receiver.on_next = lambda _: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        pair.feed(publish("a", b"1", 0) + publish("a", b"2", 0))
+    pair.receiver.on_next = pair.receiver.messages.append
+    pair.wire.decode()
+    assert [message.payload for message in pair.receiver.messages] == [b"2"]
+
+
+def test_stopping_in_on_next_hands_on_nothing_more(pair):
+    def stop(message: Message[bytes]) -> None:
+        pair.receiver.messages.append(message)
+        pair.wire.is_stopped = True
+
+    pair.receiver.on_next = stop
+    assert len(pair.feed(publish("a", qos=0) * 5)) == 1
+
+
+def test_output_waits_until_the_peer_takes_it(pair):
+    pair.wire.send(b"x" * 10_000_000)
+    pair.wire.flush()
+    assert 0 < pair.wire.unsent < 10_000_000
+    received = 0
+    while received < 10_000_000:
+        received += len(pair.peer.recv(1_000_000))
+        pair.wire.flush()
+    assert pair.wire.unsent == 0
+
+
+def test_the_end_of_the_stream_is_passed_on(pair):
+    pair.peer.close()
+    pair.wire.read()
+    assert pair.wire.has_passed
+    assert pair.wire.recv(1) == b""
+
+
+@given(st.lists(st.integers(1, 50), min_size=1), st.lists(st.binary(max_size=300), max_size=20))
+def test_any_cut_gives_the_messages_that_were_sent(cuts, payloads):
+    pair = Pair()
+    data = b"".join(publish("t", payload, 1, n + 1) for n, payload in enumerate(payloads))
+    at = 0
+    while at < len(data):
+        size = cuts[at % len(cuts)]
+        pair.feed(data[at : at + size])
+        at += size
+    assert [message.payload for message in pair.receiver.messages] == payloads
+    pair.receiver.messages.clear()
+    pair.close()
