@@ -17,19 +17,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
+from rxflow._link import Link
 from rxflow._paho import SILENCE, Answer, Paho, Settings, open_wire
-from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
+from rxflow._wire import Wire
 from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
 from rxflow.log import logger, printable
 from rxflow.message import Message
 
 _LONGEST_WAIT: Final = 60.0
-_TICK: Final = 0.05
-_PAUSE: Final = 0.005
 _TAKEOVERS: Final = 3
 _TAKEN_OVER: Final = 0x8E
-_REFUSED_VERSION: Final = (0x01, 0x84)
 # Refusals that may be gone at the next attempt; every other is final.
 _PASSING: Final = {3: (0x03,), 5: (0x80, 0x88, 0x89, 0x97, 0x9F)}
 
@@ -109,18 +107,15 @@ class Client:
         self.keep_alive: float = settings.keep_alive
         self.session_present = False
         self.receive_maximum = 0
-        self.is_connected = False
         self._peer = peer
         self._loop = loop
         self._paho: Paho | None = None
         self._version = {None: 0, "3.1.1": 3, "5": 5}[settings.address.version]  # 0: not known yet
-        self._wire: Wire | None = None
-        self._is_reading = self._is_writing = False
+        self._link: Link | None = None
+        self._wire: Wire | None = None  # of the attempt under way
         self._answer: asyncio.Future[None] = loop.create_future()
         self._loss: asyncio.Future[None] = loop.create_future()
         self._takeovers = 0
-        self._pinged = 0.0
-        self._ticking: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._is_closing = False
@@ -134,9 +129,8 @@ class Client:
     def stop(self) -> None:
         """Hand on no more messages; acknowledge and keep alive as before."""
         self._is_stopped = True
-        if self._wire:
-            self._wire.is_stopped = True
-        self._stop_reading()
+        if self._link:
+            self._link.stop()
 
     async def close(self, *, deadline: float) -> None:
         """Send what is to be sent, say DISCONNECT, and end. Twice is once.
@@ -146,25 +140,13 @@ class Client:
         """
         if not self._is_closing:
             self._is_closing = self._is_stopped = True
-            if self._wire and self._paho and self.is_connected:
-                await self._say_goodbye(self._wire, self._paho, self._loop.time() + deadline)
+            if self._link and self.is_connected:
+                await self._link.say_goodbye(self._loop.time() + deadline)
             if self._task:
                 self._task.cancel()
         if self._task:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-
-    async def _say_goodbye(self, wire: Wire, paho: Paho, until: float) -> None:
-        """DISCONNECT, and wait for the broker to close.
-
-        Closing with bytes unread makes the kernel reset the connection, which can take away our
-        last acknowledgements before the broker has read them.
-        """
-        self._stop_reading()
-        paho.disconnect()
-        self._write()
-        while self._loop.time() < until and (wire.unsent or not wire.discard()):  # noqa: ASYNC110 (at the very end)
-            await asyncio.sleep(_PAUSE)
 
     async def _live(self) -> None:
         attempt = 0
@@ -253,11 +235,12 @@ class Client:
             paho = self._paho = Paho(self.settings, version, self, self._open_wire)
         self._answer = self._loop.create_future()
         self._loss = self._loop.create_future()
+        link = self._link = Link(self._loop, paho, self)
+        link.is_stopped = self._is_stopped
         await self._in_thread(paho.open)
-        if self._wire is None or self._wire.is_stopped:
+        if self._wire is None:
             raise _Lost("the connection was closed at once")
-        self._start_reading()
-        self._write()
+        link.begin(self._wire)
         try:
             await asyncio.wait_for(self._answer, SILENCE)
         except TimeoutError:
@@ -265,11 +248,22 @@ class Client:
         self._version = version
 
     def _open_wire(self, tcp: socket.socket) -> Wire:
-        if self._is_closing or self._paho is None:
+        """Make the wire of this attempt, on the attempt's thread."""
+        if self._is_closing or self._link is None or self._paho is None:
             tcp.close()
             raise ConnectionAbortedError("closed while connecting")
-        self._wire = open_wire(tcp, self.settings, self, version5=self._paho.version == 5)  # noqa: PLR2004
+        is_5 = self._paho.version == 5  # noqa: PLR2004 (MQTT 5)
+        self._wire = open_wire(tcp, self.settings, self._link, version5=is_5)
         return self._wire
+
+    def _drop(self) -> None:
+        """Forget the connection, if there is one."""
+        link, self._link = self._link, None
+        wire, self._wire = self._wire, None
+        if link:
+            link.end()
+        if wire:
+            wire.end()  # of an attempt that was given up before its link began
 
     async def _in_thread(self, block: Callable[[], object]) -> None:
         """Run what blocks on a thread of its own; a daemon, so that nothing waits for a dead host.
@@ -305,7 +299,6 @@ class Client:
             self.keep_alive = answer.keep_alive  # [MQTT-3.1.2-21]
         self.session_present = answer.session_present
         self.receive_maximum = answer.receive_maximum
-        self.is_connected = True
         logger.info(
             "connected to {} (reason code {}: {})",
             self.settings.address,
@@ -313,12 +306,13 @@ class Client:
             answer.text,
         )
         self._answer.set_result(None)
-        self._tick()
+        if self._link:
+            self._link.connected()
         self._tell(partial(self._peer.connected, session_present=answer.session_present))
 
     def _refusal(self, answer: Answer) -> Exception:
         # paho gives the codes of MQTT 5 for either version; the wire has seen the broker's own.
-        code = self._wire.connack_code if self._wire else answer.code
+        code = self._link.connack_code if self._link else answer.code
         text = f"{self.settings.address} refused the connection: {answer.text} (reason code {code})"
         if self._paho and code in _PASSING[self._paho.version]:
             return _Lost(text)
@@ -359,155 +353,49 @@ class Client:
 
     def wants_write(self) -> None:
         # On the attempt's thread this is CONNECT, which `_attempt` writes.
+        link = self._link
         with contextlib.suppress(RuntimeError):
-            if asyncio.get_running_loop() is self._loop:
-                self._loop.call_soon(self._write)
+            if link and asyncio.get_running_loop() is self._loop:
+                self._loop.call_soon(link.write)
 
-    # -- the loop's side of the wire ------------------------------------------------------------
+    # -- what the link says ---------------------------------------------------------------------
 
-    def _start_reading(self) -> None:
-        if self._wire and not self._is_reading and not self._is_stopped:
-            self._is_reading = True
-            self._loop.add_reader(self._wire.fileno(), self._readable)
+    def lost(self, reason: str) -> None:
+        self._give_up(_Lost(reason))
 
-    def _stop_reading(self) -> None:
-        if self._wire and self._is_reading:
-            self._is_reading = False
-            self._loop.remove_reader(self._wire.fileno())
+    def wrong_version(self, code: int) -> None:
+        self._give_up(_WrongVersion(code))
 
-    def _readable(self) -> None:
-        """One pass: read, decode and hand on, settle, acknowledge."""
-        wire = self._wire
-        if wire is None or wire.is_paused:
-            return
-        self._guarded(wire, wire.read)
-        if self._wire is wire and wire.has_more:
-            self._loop.call_soon(self._readable)
+    def raised(self, error: Exception) -> None:
+        self._peer.raised(error)
 
-    def _guarded(self, wire: Wire, decode: Callable[[], None]) -> None:
-        try:
-            decode()
-        except MalformedPacketError as error:
-            self._give_up(_Lost(f"the broker broke the protocol: {error}"))
-            return
-        except Exception as error:  # noqa: BLE001 (a subscriber's exception goes up to us)
-            self._peer.raised(error)
-            return
-        if wire.has_passed and self._wire is wire:
-            self.passed(0)
-        self.settle()
-        if wire.is_paused:
-            self._stop_reading()
+    def settled(self) -> None:
+        self._peer.settled()
 
-    def passed(self, first: int) -> None:
-        """Let paho read the packet that the wire has passed through to it."""
-        wire, paho = self._wire, self._paho
-        if not wire or not paho:
-            return
-        if first & 0xF0 == CONNACK and wire.connack_code in _REFUSED_VERSION:
-            self._give_up(_WrongVersion(wire.connack_code))
-            return
-        try:
-            while wire.has_passed and self._wire is wire:
-                if not paho.read():
-                    self._give_up(
-                        _Lost(f"connection lost{': ' * bool(wire.trouble)}{wire.trouble}")
-                    )
-                    return
-        except Exception as error:  # noqa: BLE001 (whatever paho makes of a malformed packet)
-            self._give_up(_Lost(f"the broker broke the protocol: {_reason(error)}"))
+    # -- what the peer asks for -----------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """True from CONNACK to the end of the connection."""
+        return self._link is not None and self._answer.done() and not self._loss.done()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of output that the kernel has not taken yet."""
+        return self._link.unsent if self._link else 0
 
     def settle(self) -> None:
-        """Acknowledge what may be, send it, and go on reading if there is room again."""
-        self.ledger.settle()
-        self._peer.settled()
-        wire = self._wire
-        if wire is None or not self.is_connected:
-            return
-        self._flush()
-        if wire.is_paused and self.ledger.unsettled <= self.max_pending // 2:
-            wire.is_paused = False
-            self._loop.call_soon(self._resume)
-
-    def _resume(self) -> None:
-        wire = self._wire
-        if wire is None or wire.is_paused or self._is_stopped:
-            return
-        self._guarded(wire, wire.decode)
-        if self._wire is wire and not wire.is_paused:
-            self._start_reading()
-            if wire.has_more:
-                self._loop.call_soon(self._readable)
+        """Settle the ledger, and acknowledge on the connection that stands, if one does."""
+        if self._link and self.is_connected:
+            self._link.settle()
+        else:
+            self.ledger.settle()
+            self._peer.settled()
 
     def acknowledge(self, ready: list[int]) -> None:
         """Put acknowledgements into the output; `settle` sends them."""
-        if self._wire and self.is_connected:
-            self._wire.acknowledge(ready)
-
-    def _write(self) -> None:
-        if self._paho and self._wire:
-            self._paho.write()
-            self._flush()
-
-    def _flush(self) -> None:
-        wire = self._wire
-        if wire is None:
-            return
-        try:
-            wire.flush()
-        except OSError as error:
-            self._give_up(_Lost(f"connection lost: {_reason(error)}"))
-            return
-        if bool(wire.unsent) != self._is_writing:
-            self._is_writing = bool(wire.unsent)
-            if self._is_writing:
-                self._loop.add_writer(wire.fileno(), self._flush)
-            else:
-                self._loop.remove_writer(wire.fileno())
-        if wire.unsent > HELD_BACK:
-            self._stop_reading()
-        elif not wire.is_paused:
-            self._start_reading()
-
-    def _tick(self) -> None:
-        """Keep alive, and settle what timers and other threads let go."""
-        wire = self._wire
-        if wire is None or not self.is_connected:
-            return
-        self.settle()
-        self._keep_alive(wire, self._loop.time())
-        wait = _TICK if self.ledger.unsettled else 10 * _TICK
-        self._ticking = self._loop.call_later(wait, self._tick)
-
-    def _keep_alive(self, wire: Wire, now: float) -> None:
-        """PINGREQ after half a keep-alive without traffic; no byte for a whole one after it: lost.
-
-        While reading is paused no answer can be seen: then TCP_USER_TIMEOUT finds a dead peer.
-        """
-        if not self.keep_alive:
-            return
-        half = self.keep_alive / 2
-        is_waiting = self._pinged > wire.last_read
-        if is_waiting and self._is_reading and now - self._pinged >= self.keep_alive:
-            self._give_up(_Lost(f"no sign of the broker for {now - wire.last_read:.0f} s"))
-        elif now - wire.last_write >= half or (now - wire.last_read >= half and not is_waiting):
-            self._pinged = now
-            wire.ping()
-            self._flush()
-
-    def _drop(self) -> None:
-        """Forget the connection, if there is one."""
-        self.is_connected = False
-        wire, self._wire = self._wire, None
-        if self._ticking:
-            self._ticking.cancel()
-        if wire:
-            if self._is_reading:
-                self._loop.remove_reader(wire.fileno())
-            if self._is_writing:
-                self._loop.remove_writer(wire.fileno())
-            wire.end()
-        self._is_reading = self._is_writing = False
+        if self._link and self.is_connected:
+            self._link.acknowledge(ready)
 
     def subscribe(self, filters: Sequence[tuple[str, int]], *, retained: bool) -> int:
         """As `Paho.subscribe`, on the connection that stands."""
@@ -516,11 +404,6 @@ class Client:
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
         """As `Paho.publish`, on the connection that stands."""
         return self._paho.publish(topic, payload, qos, retain=retain) if self._paho else 0
-
-    @property
-    def unsent(self) -> int:
-        """Bytes of output that the kernel has not taken yet."""
-        return self._wire.unsent if self._wire else 0
 
 
 def _work(

@@ -12,6 +12,7 @@ from typing import Final
 from reactivex import Observer, abc
 
 from rxflow._client import Client, Settings
+from rxflow._standstill import Standstill
 from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
 from rxflow.log import PerSecond, logger, printable, tell
@@ -94,6 +95,7 @@ class Source:
         self.leave: abc.DisposableBase | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed)
+        self._standstill = Standstill(self.ledger)
         self._client = Client(settings, self, self.ledger, observer.on_next, loop)
 
     # -- life -----------------------------------------------------------------------------------
@@ -267,6 +269,8 @@ class Source:
     def settled(self) -> None:
         if not self._is_awaited:
             self._has_settled.set()
+        if text := self._standstill.notice(self._loop.time()):
+            tell(text, is_program=self._is_program)
 
     def admit(self, topic: bytes) -> str | None:
         try:

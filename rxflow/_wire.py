@@ -1,4 +1,4 @@
-"""The socket under paho: it reads a whole burst in one call and decodes every PUBLISH itself.
+"""The socket under paho: it reads a burst in one call and decodes every PUBLISH itself.
 
 paho reads a packet byte by byte and acknowledges QoS 2 before anybody has the message. So it is
 given this object as its socket (`tls_set_context`, see `rxflow._paho`): complete PUBLISH and PUBREL
@@ -8,9 +8,11 @@ ours, goes through one buffer, whole packets only.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -55,7 +57,11 @@ class Receiver(Protocol):
 
     ledger: Ledger
     max_pending: int
-    on_next: Callable[[Message[bytes]], object]
+
+    @property
+    def on_next(self) -> Callable[[Message[bytes]], object]:
+        """Who gets the messages of the next pass."""
+        ...
 
     def admit(self, topic: bytes) -> str | None:
         """The topic as text, or None if nobody asked for it or it is no topic at all."""
@@ -85,7 +91,7 @@ class Plain:
 
 
 class Wire:
-    """paho's socket, and our way past it. Used by one thread at a time.
+    """paho's socket, and our way past it. Used by one thread; the heartbeat may ping and flush.
 
     Args:
         stream: What carries the bytes.
@@ -114,6 +120,7 @@ class Wire:
         self._topics: dict[bytes, str | None] = {}
         self._passed = bytearray()  # whole packets for paho
         self._out = bytearray()
+        self._lock = threading.Lock()  # of `_out` and of the stream, for the heartbeat
         self._is_at_end = False
         self.is_stopped = False  # no message may be decoded any more
         self.is_paused = False  # `max_pending` is reached: neither decode nor read
@@ -133,7 +140,8 @@ class Wire:
         raise BlockingIOError
 
     def send(self, data: bytes | bytearray) -> int:
-        self._out += data
+        with self._lock:
+            self._out += data
         return len(data)
 
     def close(self) -> None:
@@ -179,7 +187,18 @@ class Wire:
             MalformedPacketError: The connection must be closed.
             Exception: Whatever the observer raised.
         """
-        chunks = [self._data[self._at :]] if self._at < len(self._data) else []
+        with self._lock:
+            chunks = self._chunks()
+        if chunks:
+            self.last_read = time.monotonic()
+            if self._at < len(self._data):
+                chunks.insert(0, self._data[self._at :])
+            self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
+            self._at = 0
+            self.decode()
+
+    def _chunks(self) -> list[bytes]:
+        chunks: list[bytes] = []
         size = 0
         try:
             while size < READ_AT_ONCE:
@@ -196,11 +215,7 @@ class Wire:
         except OSError as error:
             self._is_at_end = True
             self.trouble = error.strerror or str(error)
-        if size:
-            self.last_read = time.monotonic()
-            self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
-            self._at = 0
-            self.decode()
+        return chunks
 
     def decode(self) -> None:  # noqa: C901, PLR0912, PLR0915 (the hot path: one loop, no calls)
         """Hand on every complete packet, until `max_pending` is reached."""
@@ -316,7 +331,7 @@ class Wire:
                 raise MalformedPacketError("a PUBREL without packet id")
             packet_id = data[at + 2] << 8 | data[at + 3]
             self._receiver.ledger.release(packet_id)
-            self._out += struct.pack("!I", 0x70020000 | packet_id)
+            self.send(struct.pack("!I", 0x70020000 | packet_id))
         elif kind != _PINGRESP:  # `last_read` says it all
             if kind == CONNACK and stop - at > 3:  # noqa: PLR2004
                 self.connack_code = data[at + 3]
@@ -326,11 +341,11 @@ class Wire:
     def acknowledge(self, ready: list[int]) -> None:
         """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order."""
         words = [0x40020000 + p if p < QOS2 else 0x50020000 - QOS2 + p for p in ready]
-        self._out += struct.pack(f"!{len(words)}I", *words)
+        self.send(struct.pack(f"!{len(words)}I", *words))
 
     def ping(self) -> None:
         """Append a PINGREQ."""
-        self._out += b"\xc0\x00"
+        self.send(b"\xc0\x00")
 
     def discard(self) -> bool:
         """Read and throw away; True at the end of the stream."""
@@ -354,6 +369,11 @@ class Wire:
         Raises:
             OSError: The connection is gone.
         """
+        if self._out:
+            with self._lock:
+                self._flush()
+
+    def _flush(self) -> None:
         try:
             while self._out:
                 count = self._stream.send(self._out)
@@ -361,3 +381,8 @@ class Wire:
                 self.last_write = time.monotonic()
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
+
+    def try_flush(self) -> None:
+        """As `flush`, from another thread: what goes wrong, the loop will see for itself."""
+        with contextlib.suppress(OSError):
+            self.flush()

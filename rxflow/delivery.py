@@ -55,31 +55,31 @@ class _Uncopied:
 class Delivery(_Uncopied):
     """One delivery of QoS 1 or 2. Settled when the last reference to it is gone."""
 
-    __slots__ = ("_ledger", "_number", "_owed", "_stored")
+    __slots__ = ("_number", "_owed", "_stored", "ledger")
 
     def __init__(self, ledger: Ledger, number: int) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._number = number
         self._owed = 0
         self._stored = 0
 
     def take(self, taker: int) -> None:
         self._owed += 1
-        self._ledger.owed += 1
-        self._ledger.takers.add(taker)
+        self.ledger.owed += 1
+        self.ledger.takers.add(taker)
 
     def store(self, touched: set[Ledger]) -> None:
         self._owed -= 1
-        self._ledger.owed -= 1
+        self.ledger.owed -= 1
         self._stored += 1
-        touched.add(self._ledger)
+        touched.add(self.ledger)
 
     def fail(self, error: Exception) -> None:
-        self._ledger.fail(error)
+        self.ledger.fail(error)
 
     def __del__(self) -> None:
         # May run on any thread, in the middle of anything: append, and nothing else.
-        ledger = self._ledger
+        ledger = self.ledger
         is_stored = self._stored >= ledger.needed and self._owed <= 0
         ledger.settled.append(self._number if is_stored and self._stored else ~self._number)
 
@@ -276,6 +276,10 @@ class Ledger:
     def left(self) -> int:
         """Deliveries that are not stored and that no operator let go: left to the broker."""
         return self.received - self.stored - self.let_go
+
+    def holds(self, token: object) -> bool:
+        """Whether this is the token of a delivery of ours that must be settled."""
+        return isinstance(token, Delivery) and token.ledger is self
 
     def close(self) -> None:
         """From now on acknowledge only what is stored. Called before the first reference drops."""

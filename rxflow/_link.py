@@ -1,0 +1,275 @@
+"""One connection on its loop: when to read, write and acknowledge, and whether it lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from rxflow._heartbeat import heartbeat
+from rxflow._paho import Paho
+from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
+from rxflow.delivery import Ledger
+from rxflow.message import Message
+
+_TICK: Final = 0.05
+_SLOW_TICK: Final = 0.5
+_PAUSE: Final = 0.005
+_REFUSED_VERSION: Final = (0x01, 0x84)
+
+
+class Owner(Protocol):
+    """What a link needs of the client that made it."""
+
+    ledger: Ledger
+    max_pending: int
+    keep_alive: float
+    on_next: Callable[[Message[bytes]], object]
+
+    def admit(self, topic: bytes) -> str | None: ...
+
+    def lost(self, reason: str) -> None:
+        """The connection can't go on."""
+        ...
+
+    def wrong_version(self, code: int) -> None:
+        """CONNACK refuses the version of MQTT."""
+        ...
+
+    def raised(self, error: Exception) -> None:
+        """`on_next` raised."""
+        ...
+
+    def settled(self) -> None:
+        """The ledger has settled what was dropped so far."""
+        ...
+
+
+class Link:
+    """A wire and a paho client on one loop. All but the heartbeat runs on the loop's thread.
+
+    Args:
+        loop: The thread of everything here.
+        paho: Speaks for us on this connection.
+        owner: Who hears of it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, paho: Paho, owner: Owner) -> None:
+        self.ledger = owner.ledger
+        self.max_pending = owner.max_pending
+        self.admit = owner.admit
+        self.is_stopped = False
+        self.ticked = loop.time()
+        self._loop = loop
+        self._paho = paho
+        self._owner = owner
+        self._wire: Wire | None = None
+        self._is_reading = self._is_writing = False
+        self._pinged = 0.0
+        self._ticking: asyncio.TimerHandle | None = None
+
+    @property
+    def on_next(self) -> Callable[[Message[bytes]], object]:
+        """Who gets the messages of the next pass."""
+        return self._owner.on_next
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of output that the kernel has not taken yet."""
+        return self._wire.unsent if self._wire else 0
+
+    @property
+    def connack_code(self) -> int:
+        """The reason code of CONNACK as the broker sent it; -1 before."""
+        return self._wire.connack_code if self._wire else -1
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def begin(self, wire: Wire) -> None:
+        """Send CONNECT and read what comes."""
+        self._wire = wire
+        wire.is_stopped = self.is_stopped
+        self._start_reading()
+        self.write()
+
+    def connected(self) -> None:
+        """CONNACK has come: keep alive and settle from now on."""
+        heartbeat.watch(self)
+        self._tick()
+
+    def stop(self) -> None:
+        """Hand on no more messages; acknowledge and keep alive as before."""
+        self.is_stopped = True
+        if self._wire:
+            self._wire.is_stopped = True
+        self._stop_reading()
+
+    async def say_goodbye(self, until: float) -> None:
+        """DISCONNECT, and wait for the broker to close, until this time of the loop.
+
+        Closing with bytes unread makes the kernel reset the connection, which can take away our
+        last acknowledgements before the broker has read them.
+        """
+        self.stop()
+        self._paho.disconnect()
+        self.write()
+        wire = self._wire
+        while wire and self._loop.time() < until and (wire.unsent or not wire.discard()):  # noqa: ASYNC110
+            await asyncio.sleep(_PAUSE)
+
+    def end(self) -> None:
+        """Close the connection. Twice is once."""
+        heartbeat.forget(self)
+        if self._ticking:
+            self._ticking.cancel()
+        wire, self._wire = self._wire, None
+        if wire:
+            if self._is_reading:
+                self._loop.remove_reader(wire.fileno())
+            if self._is_writing:
+                self._loop.remove_writer(wire.fileno())
+            wire.end()
+        self._is_reading = self._is_writing = False
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def _start_reading(self) -> None:
+        if self._wire and not self._is_reading and not self.is_stopped:
+            self._is_reading = True
+            self._loop.add_reader(self._wire.fileno(), self._readable)
+
+    def _stop_reading(self) -> None:
+        if self._wire and self._is_reading:
+            self._is_reading = False
+            self._loop.remove_reader(self._wire.fileno())
+
+    def _readable(self) -> None:
+        """One pass: read, decode and hand on, settle, acknowledge."""
+        wire = self._wire
+        if wire and not wire.is_paused and not self.is_stopped:
+            self._pass(wire, wire.read)
+
+    def _resume(self) -> None:
+        wire = self._wire
+        if wire and not wire.is_paused and not self.is_stopped:
+            self._pass(wire, wire.decode)  # first what was read before the pause
+
+    def _pass(self, wire: Wire, decode: Callable[[], None]) -> None:
+        try:
+            decode()
+        except MalformedPacketError as error:
+            self._owner.lost(f"the broker broke the protocol: {error}")
+            return
+        except Exception as error:  # noqa: BLE001 (a subscriber's exception goes up to us)
+            self._owner.raised(error)
+            return
+        if wire.has_passed and self._wire is wire:
+            self.passed(0)
+        self.settle()
+        if self._wire is not wire:
+            return
+        if wire.is_paused:
+            self._stop_reading()
+        elif wire.has_more:
+            self._loop.call_soon(self._readable)
+
+    def passed(self, first: int) -> None:
+        """Let paho read the packet that the wire has passed through to it."""
+        wire = self._wire
+        if wire is None:
+            return
+        if first & 0xF0 == CONNACK and wire.connack_code in _REFUSED_VERSION:
+            self._owner.wrong_version(wire.connack_code)
+            return
+        try:
+            while wire.has_passed and self._wire is wire:
+                if not self._paho.read():
+                    self._owner.lost(f"connection lost{': ' * bool(wire.trouble)}{wire.trouble}")
+                    return
+        except Exception as error:  # noqa: BLE001 (whatever paho makes of a malformed packet)
+            self._owner.lost(f"the broker broke the protocol: {error!r}")
+
+    # -- acknowledging and writing --------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Acknowledge what may be, send it, and go on reading if there is room again."""
+        self.ledger.settle()
+        self._owner.settled()
+        self._flush()
+        wire = self._wire
+        if wire and wire.is_paused and self.ledger.unsettled <= self.max_pending // 2:
+            wire.is_paused = False
+            self._start_reading()
+            self._loop.call_soon(self._resume)
+
+    def acknowledge(self, ready: list[int]) -> None:
+        """Put acknowledgements into the output; `settle` sends them."""
+        if self._wire:
+            self._wire.acknowledge(ready)
+
+    def write(self) -> None:
+        """Send what paho has prepared."""
+        if self._wire:
+            self._paho.write()
+            self._flush()
+
+    def _flush(self) -> None:
+        wire = self._wire
+        if wire is None:
+            return
+        try:
+            wire.flush()
+        except OSError as error:
+            self._owner.lost(f"connection lost: {error.strerror or error}")
+            return
+        if bool(wire.unsent) != self._is_writing:
+            self._is_writing = bool(wire.unsent)
+            if self._is_writing:
+                self._loop.add_writer(wire.fileno(), self._flush)
+            else:
+                self._loop.remove_writer(wire.fileno())
+        if wire.unsent > HELD_BACK:
+            self._stop_reading()
+        elif not wire.is_paused:
+            self._start_reading()
+
+    # -- keeping alive --------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Keep alive, and settle what timers and other threads let go."""
+        self.ticked = self._loop.time()
+        if self._wire:
+            self.settle()
+            self._keep_alive(self.ticked)
+            wait = _TICK if self.ledger.unsettled else _SLOW_TICK
+            self._ticking = self._loop.call_later(wait, self._tick)
+
+    def _keep_alive(self, now: float) -> None:
+        """PINGREQ after half a keep-alive without traffic; no byte for a whole one after it: lost.
+
+        While reading is paused no answer can be seen: then TCP_USER_TIMEOUT finds a dead peer.
+        """
+        wire, keep_alive = self._wire, self._owner.keep_alive
+        if wire is None or not keep_alive:
+            return
+        is_waiting = self._pinged > wire.last_read
+        is_quiet = now - wire.last_read >= keep_alive / 2
+        if is_waiting and self._is_reading and now - self._pinged >= keep_alive:
+            self._owner.lost(f"no sign of the broker for {now - wire.last_read:.0f} s")
+        elif now - wire.last_write >= keep_alive / 2 or (is_quiet and not is_waiting):
+            self._pinged = now
+            wire.ping()
+            self._flush()
+
+    def beat(self) -> float:
+        """Keep alive from the heartbeat's thread, while user code blocks the loop.
+
+        Returns:
+            For how many seconds the loop has been blocked.
+        """
+        wire, now = self._wire, self._loop.time()
+        keep_alive = self._owner.keep_alive
+        if wire and keep_alive and now - wire.last_write >= keep_alive * 0.6:
+            wire.ping()
+            wire.try_flush()
+        return now - self.ticked - _SLOW_TICK

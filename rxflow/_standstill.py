@@ -1,0 +1,65 @@
+"""Noticing that a stream has stopped because what it received is neither stored nor let go."""
+
+from __future__ import annotations
+
+import gc
+from datetime import datetime
+from typing import Any, Final
+
+from rxflow.delivery import Ledger
+from rxflow.log import printable
+from rxflow.message import Message
+
+STILL: Final = 5.0
+"""Seconds without a message received or settled, while some are held, until it is said."""
+
+
+class Standstill:
+    """Watches one ledger; says once that it stands still, and again after it has moved.
+
+    Args:
+        ledger: Whose deliveries to watch.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._state = (0, 0)
+        self._since = 0.0
+        self._is_told = False
+
+    def notice(self, now: float) -> str | None:
+        """What to tell the user, if anything.
+
+        Args:
+            now: Seconds on any clock that does not go back.
+        """
+        ledger = self._ledger
+        state = (ledger.received, ledger.unsettled)
+        if state != self._state or not ledger.unsettled:
+            self._state, self._since, self._is_told = state, now, False
+        elif not self._is_told and now - self._since >= STILL:
+            self._is_told = True
+            return self._text(now - self._since)
+        return None
+
+    def _text(self, seconds: float) -> str:
+        oldest = self._oldest()
+        topic = f"; the oldest is of topic {printable(oldest.topic)!r}" if oldest else ""
+        since = f", received at {oldest.received_at:%H:%M:%S} UTC" if oldest else ""
+        return (
+            f"standing still for {seconds:.0f} s: {self._ledger.unsettled:,} messages are held, "
+            f"neither stored nor let go{topic}{since}. Buffers, windows, debounce, delay and "
+            "your own lists hold messages, and acknowledgements go in order. A window larger than "
+            "max_pending, or than the broker's limit of messages in flight, never fills: make it "
+            "smaller or timed, raise max_pending and the broker's limit, or subscribe with QoS 0"
+        )
+
+    def _oldest(self) -> Message[Any] | None:
+        """The oldest message that is held. A search through all objects: once in a standstill.
+
+        To note it down for each message would cost every message, and this one is rare.
+        """
+        held = (
+            o for o in gc.get_objects() if type(o) is Message and self._ledger.holds(o.delivery)
+        )
+        return min(held, key=lambda message: message.received_at, default=None)

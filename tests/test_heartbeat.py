@@ -1,0 +1,98 @@
+"""Connections live on while user code blocks their loop, and a standstill is told of."""
+
+import threading
+import time
+
+import pytest
+import reactivex
+from scripted import PINGREQ, Conversation, ScriptedBroker, publish
+
+from rxflow import _heartbeat, _standstill, from_mqtt, run
+from rxflow import operators as ops
+from rxflow.log import logger
+
+
+@pytest.fixture
+def warnings_logged():
+    lines = []
+    number = logger.add(lines.append, level="WARNING", format="{message}")
+    yield lines
+    logger.remove(number)
+
+
+def test_a_blocked_loop_keeps_its_connection_and_is_warned_of(monkeypatch, warnings_logged):
+    monkeypatch.setattr(_heartbeat, "BLOCKED", 0.5)
+    pinged = threading.Event()
+
+    def script(conversation: Conversation) -> None:
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(publish("a", b"1", 0))
+        while conversation.read()[0] != PINGREQ:
+            pass
+        pinged.set()
+        time.sleep(1.2)  # the loop stays blocked until it was warned of
+        conversation.send(b"\xd0\x00" + publish("a", b"2", 0))
+
+    def block(message):
+        if message.payload == b"1":
+            assert pinged.wait(10)
+            time.sleep(1.2)
+
+    with ScriptedBroker(script) as broker:
+        source = from_mqtt(broker.url, "a", keep_alive=1)
+        seen = []
+        blocking = source.pipe(ops.do_action(block), ops.take(2))
+        run(blocking, reactivex.Observer(lambda m: seen.append(m.payload)), seconds=20)
+    assert seen == [b"1", b"2"]
+    assert any("blocked the event loop" in line for line in warnings_logged)
+
+
+def test_the_thread_ends_with_the_last_connection():
+    def script(conversation: Conversation) -> None:
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(publish("a", b"1", 0))
+
+    with ScriptedBroker(script) as broker:
+        run(from_mqtt(broker.url, "a").pipe(ops.take(1)), reactivex.Observer(), seconds=20)
+    for thread in threading.enumerate():
+        if thread.name == "rxflow heartbeat":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_a_window_that_can_never_fill_is_told_of_with_its_oldest_topic(
+    monkeypatch, warnings_logged
+):
+    monkeypatch.setattr(_standstill, "STILL", 0.3)
+
+    def script(conversation: Conversation) -> None:
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(b"".join(publish(f"t/{n}", b"1", 1, n) for n in range(1, 21)))
+        conversation.read_to_end()
+
+    with ScriptedBroker(script) as broker:
+        window = from_mqtt(broker.url, "t/#").pipe(ops.buffer_with_count(100))
+        run(window, reactivex.Observer(), seconds=1.5)
+    told = [line for line in warnings_logged if "standing still" in line]
+    assert len(told) == 1
+    assert "20 messages are held" in told[0]
+    assert "'t/1'" in told[0]
+
+
+def test_a_stream_that_moves_is_not_told_of(warnings_logged, monkeypatch):
+    monkeypatch.setattr(_standstill, "STILL", 0.3)
+
+    def script(conversation: Conversation) -> None:
+        conversation.accept()
+        conversation.accept_subscription()
+        for n in range(1, 9):
+            conversation.send(publish("t", b"1", 1, n))
+            time.sleep(0.1)
+
+    with ScriptedBroker(script) as broker:
+        source = from_mqtt(broker.url, "t").pipe(ops.buffer_with_count(8), ops.take(1))
+        run(source, reactivex.Observer(), seconds=20)
+    assert not any("standing still" in line for line in warnings_logged)
