@@ -59,7 +59,10 @@ class Standstill:
 
         To note it down for each message would cost every message, and this one is rare.
         """
-        held = (
-            o for o in gc.get_objects() if type(o) is Message and self._ledger.holds(o.delivery)
-        )
-        return min(held, key=lambda message: message.received_at, default=None)
+        messages: list[Message[Any]] = [o for o in gc.get_objects() if type(o) is Message]
+        held = [message for message in messages if self._ledger.holds(message.delivery)]
+        return min(held, key=_received_at, default=None)
+
+
+def _received_at(message: Message[Any]) -> datetime:
+    return message.received_at
