@@ -15,15 +15,18 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rxflow._link import Link
-from rxflow._paho import SILENCE, Answer, Paho, Settings, open_wire
+from rxflow._settings import SILENCE, Answer, Settings, open_wire
 from rxflow._wire import Wire
 from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
 from rxflow.log import logger, printable
 from rxflow.message import Message
+
+if TYPE_CHECKING:
+    from rxflow._paho import Paho
 
 _LONGEST_WAIT: Final = 60.0
 _TAKEOVERS: Final = 3
@@ -232,6 +235,8 @@ class Client:
     async def _attempt(self, version: int) -> None:
         paho = self._paho
         if paho is None or paho.version != version:
+            from rxflow._paho import Paho  # noqa: PLC0415 (a sixth of the time of `import rxflow`)
+
             paho = self._paho = Paho(self.settings, version, self, self._open_wire)
         self._answer = self._loop.create_future()
         self._loss = self._loop.create_future()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rxflow import _websocket, address
-from rxflow._paho import Settings, Will
+from rxflow._settings import Settings, Will
 from rxflow.errors import ConfigError
 from rxflow.log import tell
 

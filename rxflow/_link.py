@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rxflow._heartbeat import heartbeat
-from rxflow._paho import Paho
 from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
 from rxflow.delivery import Ledger
 from rxflow.message import Message
+
+if TYPE_CHECKING:
+    from rxflow._paho import Paho
 
 _TICK: Final = 0.05
 _SLOW_TICK: Final = 0.5

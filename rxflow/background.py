@@ -200,6 +200,7 @@ class Bare:
         left = self._outer.register(self) if self._outer else Disposable()
 
         def dispose() -> None:
+            self._closing.clear()  # nobody completes the sink now; what it took, it commits
             try:
                 subscription.dispose()
             finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from rxflow import codec
 from rxflow.errors import ConfigError, RxflowError
 from rxflow.log import log_to_terminal
 
@@ -57,20 +59,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-_positive.__name__ = "number above 0"  # argparse names it in its message
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if 0 < value < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"a number above 0, not {text!r}")
 
 
 def _demo(options: argparse.Namespace) -> int:
     from rxflow.demo import demo  # noqa: PLC0415 (`rxflow --help` need not load it)
 
-    _, rows = demo(options.out, seconds=options.seconds, rate=options.rate)
+    report, rows = demo(options.out, seconds=options.seconds, rate=options.rate)
     sys.stdout.write(f"{options.out}\n")
     for row in rows:
-        sys.stdout.write(f"  {row}\n")
+        sys.stdout.write(f"  {codec.encode(row).decode()}\n")
+    if more := report.stored - len(rows):
+        sys.stdout.write(f"  and {more:,} more\n")
     return 0

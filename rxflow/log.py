@@ -38,6 +38,8 @@ def tell(text: str, *, is_program: bool) -> None:
 class PerSecond:
     """One log line for each event up to ten a second, above that one summary line a second.
 
+    A second in which a single event is left for the summary logs that event instead.
+
     Args:
         summary: A loguru format with `{events}`, `{total}` and `{seconds}`.
         level: Of the lines and of the summary.
@@ -52,6 +54,7 @@ class PerSecond:
         self._seen = 0  # events of this second
         self._is_busy = False  # the last second had too many to log each
         self._events = self._total = 0  # not logged yet
+        self._latest: tuple[str, tuple[object, ...]] = ("", ())  # of these
 
     def add(self, line: str, *values: object, count: int = 1) -> None:
         """Log `line` with its values, or count it into the summary.
@@ -70,6 +73,7 @@ class PerSecond:
         if self._is_busy or self._seen > self.AT_MOST:
             self._events += 1
             self._total += count
+            self._latest = line, values
         else:
             logger.opt(depth=1).log(self._level, line, *values)
 
@@ -78,16 +82,21 @@ class PerSecond:
         self._summarise(depth=2)
 
     def _summarise(self, depth: int) -> None:
-        if self._events:
-            seconds = time.monotonic() - self._since
-            logger.opt(depth=depth).log(
+        log = logger.opt(depth=depth).log
+        if self._events == 1:
+            line, values = self._latest
+            log(self._level, line, *values)
+        elif self._events:
+            seconds = round(time.monotonic() - self._since, 1)
+            log(
                 self._level,
                 self._summary,
                 events=self._events,
                 total=self._total,
-                seconds=round(seconds, 1),
+                seconds=seconds,
             )
-            self._events = self._total = 0
+        self._events = self._total = 0
+        self._latest = ("", ())
 
 
 def log_to_terminal() -> None:

@@ -12,7 +12,7 @@ from reactivex import abc
 from reactivex.disposable import Disposable
 
 from rxflow._compose import Connecting, VersionOrAuto, check_range
-from rxflow._paho import Settings, Will
+from rxflow._settings import Settings, Will
 from rxflow._source import Connected, Source, Subscription
 from rxflow.background import running_or_background_loop
 from rxflow.errors import ConfigError

@@ -15,7 +15,7 @@ from reactivex import abc
 from rxflow import codec
 from rxflow._client import Client
 from rxflow._compose import Connecting, VersionOrAuto, check_range
-from rxflow._paho import Will
+from rxflow._settings import Will
 from rxflow.background import running_loop, running_or_background_loop
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import ConfigError, RxflowError, RxflowWarning, SinkError

@@ -118,16 +118,24 @@ def test_after_a_calm_second_each_event_has_its_line_again(records, clock):
             lines.add("event")
         clock[0] += 1.0
     messages = [record["message"] for record in records[10:]]
-    assert messages == ["5 more", "1 more", "event"]
+    assert messages == ["5 more", "event", "event"]
 
 
 def test_a_summary_is_told_once(records, clock):
     lines = PerSecond("{events} more")
-    for _ in range(11):
+    for _ in range(12):
         lines.add("event")
     lines.flush()
     lines.flush()
-    assert [record["message"] for record in records[10:]] == ["1 more"]
+    assert [record["message"] for record in records[10:]] == ["2 more"]
+
+
+def test_a_summary_of_one_event_is_the_event(records, clock):
+    lines = PerSecond("{events} more")
+    for number in range(11):
+        lines.add("event {}", number)
+    lines.flush()
+    assert records[10]["message"] == "event 10"
 
 
 def test_each_second_has_its_own_ten_lines(records, clock):
@@ -146,7 +154,7 @@ def test_a_line_is_logged_where_the_event_was(records, clock):
 
 def test_a_summary_is_logged_where_it_was_asked_for(records, clock):
     lines = PerSecond("{events} more", level="DEBUG")
-    for _ in range(11):
+    for _ in range(12):
         lines.add("event")
     lines.flush()
     assert {record["function"] for record in records} == {

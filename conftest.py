@@ -1,0 +1,44 @@
+"""What all tests share, and the pages: every Python block of README.md and docs/ is run.
+
+A page is one program, in an empty folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import MutableMapping
+from typing import Any
+
+import hypothesis
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from rxflow.log import logger
+
+# No test depends on speed. In a fresh clone the first text that Hypothesis draws costs it five
+# seconds of coverage, for its table of Unicode.
+hypothesis.settings.register_profile(
+    "rxflow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("rxflow")
+
+_FOLDER = "folder of this page"
+
+
+def _begin(namespace: MutableMapping[str, Any]) -> None:
+    folder = namespace[_FOLDER] = contextlib.ExitStack()
+    folder.enter_context(contextlib.chdir(folder.enter_context(tempfile.TemporaryDirectory())))
+
+
+def _end(namespace: MutableMapping[str, Any]) -> None:
+    namespace[_FOLDER].close()
+    logger.disable("rxflow")  # `run` has enabled it
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "docs/*.md"],
+    setup=_begin,
+    teardown=_end,
+).pytest()
