@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fix build clean
+.PHONY: help demo test crash check fix build clean
 
 help:  # this list
 	@grep -E '^[a-z]+:.*  # ' Makefile | sed -E 's/^([a-z]+):.*  # (.*)/make \1|\2/' \
@@ -22,6 +22,9 @@ demo: $(RUN)  # MQTT messages become a JSON file, for ten seconds
 test: $(DEV)  # all tests, with the coverage they must reach
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
+
+crash: $(DEV)  # the whole battery of crashes, power cuts and failing disks, with its controls
+	RXFLOW_CRASH=1 $(BIN)/python -m pytest tests/battery
 
 check: $(DEV)  # format, lint, types and layers; changes nothing
 	$(BIN)/ruff format --check .

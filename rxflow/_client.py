@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from rxflow._link import Link
+from rxflow._link import CLOSED, Link
 from rxflow._settings import SILENCE, Answer, Settings, open_wire
 from rxflow._wire import Wire
 from rxflow.delivery import Ledger
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LONGEST_WAIT: Final = 60.0
 _TAKEOVERS: Final = 3
+_SHORT: Final = 5.0  # seconds: a connection that ends sooner was hardly one
 _TAKEN_OVER: Final = 0x8E
 # Refusals that may be gone at the next attempt; every other is final.
 _PASSING: Final = {3: (0x03,), 5: (0x80, 0x88, 0x89, 0x97, 0x9F)}
@@ -63,7 +64,11 @@ class Peer(Protocol):
         ...
 
     def settled(self) -> None:
-        """The ledger has settled what was dropped so far."""
+        """The ledger has settled what was dropped so far, or there is room for output again."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Tell the user."""
         ...
 
     def admit(self, topic: bytes) -> str | None:
@@ -109,7 +114,7 @@ class Client:
         self.admit = peer.admit
         self.keep_alive: float = settings.keep_alive
         self.session_present = False
-        self.receive_maximum = 0
+        self.receive_maximum = self.maximum_packet_bytes = 0
         self._peer = peer
         self._loop = loop
         self._paho: Paho | None = None
@@ -119,6 +124,8 @@ class Client:
         self._answer: asyncio.Future[None] = loop.create_future()
         self._loss: asyncio.Future[None] = loop.create_future()
         self._takeovers = 0
+        self._cut_short = self._received_before = 0
+        self._connected_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._is_closing = False
@@ -152,41 +159,9 @@ class Client:
                 await self._task
 
     async def _live(self) -> None:
-        attempt = 0
-        began = self._loop.time()
-        was_connected = False
         try:
-            while True:
-                reason = ""
-                try:
-                    await self._connect()
-                    attempt, was_connected = 0, True
-                    await self._loss
-                except (_Lost, OSError) as error:
-                    reason = _reason(error)
-                finally:
-                    self._drop()
-                if self._is_closing:
-                    return
-                if was_connected and attempt == 0:
-                    self._peer.disconnected(reason)
-                wait = self._wait(attempt)
-                attempt += 1
-                limit = None if was_connected else self.settings.connect_timeout
-                if limit is not None:
-                    left = began + limit - self._loop.time()
-                    if left <= 0:
-                        raise ConnectError(  # noqa: TRY301 (one way out)
-                            f"no connection to {self.settings.address} within {limit:g} s: {reason}"
-                        )
-                    wait = min(wait, left)
-                logger.warning(
-                    "no connection to {}: {}; next attempt in {:.1f} s",
-                    self.settings.address,
-                    printable(reason),
-                    wait,
-                )
-                await asyncio.sleep(wait)
+            limit = self.settings.connect_timeout
+            await self._stay_connected(None if limit is None else self._loop.time() + limit)
         except RxflowError as error:
             self._peer.failed(error)
         except Exception as error:  # noqa: BLE001 (never silent: whatever it is, the peer hears it)
@@ -195,6 +170,76 @@ class Client:
             self._peer.failed(failure)
         finally:
             self._drop()
+
+    async def _stay_connected(self, until: float | None) -> None:
+        """One connection after the other.
+
+        Args:
+            until: When the first must stand, by the loop's clock; None: whenever it may.
+
+        Raises:
+            ConnectError: No attempt will succeed, or none did in time.
+        """
+        attempt, reason = 0, ""
+        while not self._is_closing:
+            try:
+                async with asyncio.timeout_at(until if self.settings.connect_timeout else None):
+                    await self._connect()
+                until = None
+                await self._loss
+            except TimeoutError as error:
+                reason = reason or _reason(error)  # that of the attempt before says more
+            except (_Lost, OSError) as error:
+                reason = _reason(error)
+            finally:
+                self._drop()
+            if self._is_closing:
+                return
+            if self._loss.done():
+                attempt = self._lost_after(self._loop.time() - self._connected_at, attempt, reason)
+                self._peer.disconnected(reason)
+            else:
+                self._cut_short = 0
+            wait = self._wait(attempt)
+            attempt += 1
+            if until is not None:
+                left = until - self._loop.time()
+                if left <= 0:
+                    raise ConnectError(
+                        f"no connection to {self.settings.address} within "
+                        f"{self.settings.connect_timeout:g} s: {reason}"
+                    )
+                wait = min(wait, left)
+            self._peer.warn(
+                f"no connection to {self.settings.address}: {printable(reason)}; "
+                f"next attempt in {wait:.1f} s"
+            )
+            await asyncio.sleep(wait)
+
+    def _lost_after(self, seconds: float, attempt: int, reason: str) -> int:
+        """Count connections that are closed as soon as they stand, with nothing received.
+
+        MQTT 5 says when another client took the session over; 3.1.1 just closes.
+
+        Returns:
+            The number of the next attempt: a connection that lasted begins anew.
+
+        Raises:
+            ConnectError: It happened again and again, and the client id is a fixed one.
+        """
+        has_received = self.ledger.received + self.ledger.received0 > self._received_before
+        is_cut = reason == CLOSED and seconds < _SHORT and not has_received
+        if not is_cut or not self.settings.is_durable:
+            self._cut_short = 0
+            return 0
+        self._cut_short += 1
+        if self._cut_short >= _TAKEOVERS:
+            raise ConnectError(
+                f"{self.settings.address} closed {self._cut_short} connections in a row as soon as "
+                f"they stood: most often that is another client with the id "
+                f"{self.settings.client_id!r}; give each client an id of its own"
+            )
+        return attempt
 
     @staticmethod
     def _wait(attempt: int) -> float:
@@ -304,6 +349,9 @@ class Client:
             self.keep_alive = answer.keep_alive  # [MQTT-3.1.2-21]
         self.session_present = answer.session_present
         self.receive_maximum = answer.receive_maximum
+        self.maximum_packet_bytes = answer.maximum_packet_bytes
+        self._connected_at = self._loop.time()
+        self._received_before = self.ledger.received + self.ledger.received0
         logger.info(
             "connected to {} (reason code {}: {})",
             self.settings.address,
@@ -311,9 +359,10 @@ class Client:
             answer.text,
         )
         self._answer.set_result(None)
+        # The ledger first: nothing that was dropped meanwhile is acknowledged on this connection.
+        self._tell(partial(self._peer.connected, session_present=answer.session_present))
         if self._link:
             self._link.connected()
-        self._tell(partial(self._peer.connected, session_present=answer.session_present))
 
     def _refusal(self, answer: Answer) -> Exception:
         # paho gives the codes of MQTT 5 for either version; the wire has seen the broker's own.
@@ -327,6 +376,8 @@ class Client:
         if code != _TAKEN_OVER:
             self._give_up(_Lost(f"the broker closed the connection: {text}"))
             return
+        if self._loop.time() - self._connected_at > _LONGEST_WAIT:
+            self._takeovers = 0  # those of years don't add up
         self._takeovers += 1
         reason = f"another client with the id {self.settings.client_id!r} took the session over"
         if self._takeovers < _TAKEOVERS:
@@ -402,6 +453,11 @@ class Client:
         if self._link and self.is_connected:
             self._link.acknowledge(ready)
 
+    def complete(self, packet_ids: list[int]) -> None:
+        """Likewise for PUBCOMP."""
+        if self._link and self.is_connected:
+            self._link.complete(packet_ids)
+
     def subscribe(self, filters: Sequence[tuple[str, int]], *, retained: bool) -> int:
         """As `Paho.subscribe`, on the connection that stands."""
         return self._paho.subscribe(filters, retained=retained) if self._paho else 0
@@ -443,6 +499,8 @@ def _retrieved(future: asyncio.Future[None]) -> None:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

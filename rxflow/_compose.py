@@ -5,16 +5,18 @@ from __future__ import annotations
 import secrets
 import ssl
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, cast
 
 from rxflow import _websocket, address
 from rxflow._settings import Settings, Will
 from rxflow.errors import ConfigError
 from rxflow.log import tell
+from rxflow.topics import check_topic
 
 VersionOrAuto = Literal["auto", "3.1.1", "5"]
 
 _LONGEST_KEEP_ALIVE = 65_535
+_LONGEST_TOPIC = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,10 @@ class Connecting:
     place: address.Address = field(init=False)
 
     def __post_init__(self) -> None:
+        for name in ("url", "username", "password"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "url"):
+                raise ConfigError(f"{name}: a text, not a {type(value).__name__}")
         place = address.parse(self.url, self.username, self.password)
         if self.version not in {"auto", *address.VERSIONS}:
             raise ConfigError(f"version: 'auto', '3.1.1' or '5', not {self.version!r}")
@@ -55,9 +61,13 @@ class Connecting:
             check_client_id(self.client_id)
         if place.is_websocket:
             _websocket.check_installed()
+        if self.will is not None:
+            _check_will(self.will)
         self._check_tls()
 
     def _check_tls(self) -> None:
+        if self.tls is not None and not isinstance(cast("object", self.tls), ssl.SSLContext):
+            raise ConfigError(f"tls: an ssl.SSLContext, not {self.tls!r}")
         given = [
             name for name in ("ca_file", "cert_file", "key_file") if getattr(self, name) is not None
         ]
@@ -104,7 +114,7 @@ class Connecting:
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as error:  # ssl.SSLError is one
-            files = ", ".join(f for f in (self.ca_file, self.cert_file, self.key_file) if f)
+            files = ", ".join(str(f) for f in (self.ca_file, self.cert_file, self.key_file) if f)
             raise ConfigError(f"tls: can't use {files}: {error}") from error
         return context
 
@@ -119,13 +129,16 @@ class Connecting:
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Refuse a number out of bounds, or what is none.
+    """Refuse a number out of bounds, or what is none; between whole bounds, one that is not whole.
 
     Raises:
         ConfigError: It names the argument, its bounds and the value.
     """
-    if not least <= value <= most:
-        raise ConfigError(f"{name}: from {least:,} to {most:,}, not {value!r}")
+    is_whole = isinstance(least, int) and isinstance(most, int)
+    number = cast("Any", value)  # whatever the caller's types say
+    if not isinstance(number, int if is_whole else (int, float)) or not least <= number <= most:
+        kind = "a whole number " * is_whole
+        raise ConfigError(f"{name}: {kind}from {least:,} to {most:,}, not {value!r}")
 
 
 def check_client_id(client_id: str) -> None:
@@ -134,5 +147,37 @@ def check_client_id(client_id: str) -> None:
     Raises:
         ConfigError: It is empty, too long, or not plain text.
     """
-    if not 1 <= len(client_id.encode(errors="replace")) <= 65_535 or not client_id.isprintable():  # noqa: PLR2004
-        raise ConfigError(f"client_id: 1 to 65,535 bytes of printable text, not {client_id[:80]!r}")
+    if (
+        not isinstance(cast("object", client_id), str)
+        or not 1 <= len(client_id.encode(errors="replace")) <= 65_535  # noqa: PLR2004
+        or not client_id.isprintable()
+    ):
+        shown = repr(client_id)[:80]
+        raise ConfigError(f"client_id: 1 to 65,535 bytes of printable text, not {shown}")
+
+
+def check_publishable(topic: str) -> None:
+    """Refuse what no broker may accept as the topic of a message.
+
+    Raises:
+        ConfigError: It is empty, too long, has a wildcard, or is no text.
+    """
+    if not isinstance(cast("object", topic), str):
+        raise ConfigError(f"topic: a text, not {topic!r}")
+    try:
+        name = topic.encode()
+        check_topic(name)
+        if len(name) > _LONGEST_TOPIC:
+            raise ValueError(f"{len(name):,} bytes are more than {_LONGEST_TOPIC:,}")  # noqa: TRY301
+    except ValueError as error:
+        raise ConfigError(f"topic: {topic[:80]!r} can't be published to: {error}") from error
+
+
+def _check_will(will: Will) -> None:
+    try:
+        check_publishable(will.topic)
+        check_range("qos", will.qos, 0, 2)
+    except ConfigError as error:
+        raise ConfigError(f"will: {error}") from error
+    if not isinstance(cast("object", will.payload), bytes):
+        raise ConfigError(f"will: payload: bytes, not {will.payload!r}")

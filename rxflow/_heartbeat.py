@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import Final, Protocol
 
-from rxflow.log import tell
+from rxflow.log import announce
 
 BLOCKED: Final = 5.0
 """Seconds of a blocked loop after which it is said, once for each connection."""
@@ -64,7 +64,7 @@ class Heartbeat:
         with self._lock:
             if link in self._watched:
                 self._watched[link] = True
-        tell(
+        announce(
             f"a function has blocked the event loop for {blocked:.0f} s: nothing is received or "
             "acknowledged meanwhile; move slow work to a thread (observe_on, or to_thread)",
             is_program=True,

@@ -14,6 +14,8 @@ from rxflow.message import Message
 if TYPE_CHECKING:
     from rxflow._paho import Paho
 
+CLOSED: Final = "the broker closed the connection"
+
 _TICK: Final = 0.05
 _SLOW_TICK: Final = 0.5
 _PAUSE: Final = 0.005
@@ -67,6 +69,7 @@ class Link:
         self._owner = owner
         self._wire: Wire | None = None
         self._is_reading = self._is_writing = False
+        self._is_leaving = False
         self._pinged = 0.0
         self._ticking: asyncio.TimerHandle | None = None
 
@@ -113,6 +116,8 @@ class Link:
         last acknowledgements before the broker has read them.
         """
         self.stop()
+        self._is_leaving = True
+        heartbeat.forget(self)
         self._paho.disconnect()
         self.write()
         wire = self._wire
@@ -186,7 +191,7 @@ class Link:
         try:
             while wire.has_passed and self._wire is wire:
                 if not self._paho.read():
-                    self._owner.lost(f"connection lost{': ' * bool(wire.trouble)}{wire.trouble}")
+                    self._owner.lost(f"connection lost: {wire.trouble}" if wire.trouble else CLOSED)
                     return
         except Exception as error:  # noqa: BLE001 (whatever paho makes of a malformed packet)
             self._owner.lost(f"the broker broke the protocol: {error!r}")
@@ -209,6 +214,11 @@ class Link:
         if self._wire:
             self._wire.acknowledge(ready)
 
+    def complete(self, packet_ids: list[int]) -> None:
+        """Likewise for PUBCOMP."""
+        if self._wire:
+            self._wire.complete(packet_ids)
+
     def write(self) -> None:
         """Send what paho has prepared."""
         if self._wire:
@@ -230,6 +240,7 @@ class Link:
                 self._loop.add_writer(wire.fileno(), self._flush)
             else:
                 self._loop.remove_writer(wire.fileno())
+                self._owner.settled()  # a sink may have waited for room
         if wire.unsent > HELD_BACK:
             self._stop_reading()
         elif not wire.is_paused:
@@ -252,14 +263,15 @@ class Link:
         While reading is paused no answer can be seen: then TCP_USER_TIMEOUT finds a dead peer.
         """
         wire, keep_alive = self._wire, self._owner.keep_alive
-        if wire is None or not keep_alive:
+        if wire is None or not keep_alive or self._is_leaving:
             return
-        is_waiting = self._pinged > wire.last_read
+        is_waiting = self._is_reading and self._pinged > wire.last_read
         is_quiet = now - wire.last_read >= keep_alive / 2
-        if is_waiting and self._is_reading and now - self._pinged >= keep_alive:
+        if is_waiting and now - self._pinged >= keep_alive:
             self._owner.lost(f"no sign of the broker for {now - wire.last_read:.0f} s")
         elif now - wire.last_write >= keep_alive / 2 or (is_quiet and not is_waiting):
-            self._pinged = now
+            if not is_waiting:
+                self._pinged = now
             wire.ping()
             self._flush()
 

@@ -23,6 +23,9 @@ from rxflow._wire import Wire
 _IN_FLIGHT: Final = 65_535  # what MQTT allows; `publish` is called no more than the broker wants
 
 
+_LARGEST: Final = 268_435_460  # bytes of a packet, header and all, that MQTT can express
+
+
 class _Wrapping:
     """What paho takes for an SSL context: it makes the wire its socket.
 
@@ -179,6 +182,7 @@ class Paho:
                 flags.session_present,
                 getattr(properties, "ServerKeepAlive", None),
                 getattr(properties, "ReceiveMaximum", _IN_FLIGHT),
+                getattr(properties, "MaximumPacketSize", _LARGEST),
             )
         )
 

@@ -59,6 +59,7 @@ class Answer(NamedTuple):
     session_present: bool
     keep_alive: int | None
     receive_maximum: int
+    maximum_packet_bytes: int
 
 
 def open_wire(

@@ -13,9 +13,9 @@ from reactivex import Observer, abc
 
 from rxflow._client import Client, Settings
 from rxflow._standstill import Standstill
-from rxflow.delivery import Ledger
-from rxflow.errors import ConnectError, RxflowError
-from rxflow.log import PerSecond, logger, printable, tell
+from rxflow.delivery import Journal, Ledger
+from rxflow.errors import ConnectError, RxflowError, SinkError
+from rxflow.log import PerSecond, announce, logger, printable
 from rxflow.message import Message
 from rxflow.topics import check_topic
 
@@ -42,14 +42,11 @@ class Subscription:
     Attributes:
         filters: Each topic filter with its QoS.
         matches: Whether a topic is one of them.
-        keeps_filters: True if the client id belongs to these filters alone, so that a session that
-            is present has them.
         on_connect: Called when the subscription stands.
     """
 
     filters: tuple[tuple[str, int], ...]
     matches: Callable[[str], bool]
-    keeps_filters: bool
     on_connect: Callable[[Connected], object] | None
 
 
@@ -63,6 +60,7 @@ class Source:
         loop: The thread of everything here.
         drain_timeout: Seconds that deliveries may take to settle when the subscription ends.
         is_program: Whether what the user must know goes to the log.
+        journal: Who writes down which QoS 2 messages are stored, if anybody does.
     """
 
     def __init__(  # noqa: PLR0913 (each is one fact)
@@ -74,7 +72,10 @@ class Source:
         *,
         drain_timeout: float,
         is_program: bool,
+        journal: Journal | None = None,
     ) -> None:
+        self._journal = journal
+        self.settings = settings
         self._subscription = subscription
         self._observer = observer
         self._loop = loop
@@ -94,7 +95,7 @@ class Source:
         self._starting: asyncio.Task[None] | None = None
         self.leave: abc.DisposableBase | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed)
+        self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
         self._standstill = Standstill(self.ledger)
         self._client = Client(settings, self, self.ledger, observer.on_next, loop)
 
@@ -103,14 +104,26 @@ class Source:
     def start(self, after: Source | None) -> None:
         """Connect, once an earlier subscription with the same client id is gone."""
         if after is None or after.closed.done():
-            self._client.start()
+            self._begin()
         else:
             self._starting = self._loop.create_task(self._start_after(after))
 
     async def _start_after(self, earlier: Source) -> None:
         await asyncio.wait([earlier.closed])
         if not self.has_ended:
-            self._client.start()
+            self._begin()
+
+    def _begin(self) -> None:
+        has_qos2 = any(qos == 2 for _, qos in self._subscription.filters)  # noqa: PLR2004
+        if self._journal and has_qos2 and self.settings.is_durable:
+            address = self.settings.address
+            session = f"{self.settings.client_id} {address.host}:{address.port}"
+            try:
+                self.ledger.keep(self._journal, session)
+            except SinkError as error:
+                self.fail(error)
+                return
+        self._client.start()
 
     def complete(self) -> None:
         """End the stream: nothing more is received, what was received is settled as usual."""
@@ -179,6 +192,13 @@ class Source:
     def _wake(self) -> None:
         self._here(self._client.settle)
 
+    def _dropped(self, packet_ids: list[int]) -> None:
+        self._here(lambda: self._complete(packet_ids))
+
+    def _complete(self, packet_ids: list[int]) -> None:
+        self._client.complete(self.ledger.completed(packet_ids))
+        self._loop.call_soon(self._client.settle)  # which sends it
+
     def _sink_failed(self, error: Exception) -> None:
         self._here(lambda: self._error(error))
 
@@ -209,8 +229,8 @@ class Source:
         lost_at, self._lost_at = self._lost_at, None
         is_first = self._connects == 0
         self._connects += 1
-        # An id that belongs to these filters has them; any other may have been used for others.
-        if session_present and (self._subscription.keeps_filters or not is_first):
+        # A session of an earlier process may have other filters, or none yet: once, ask for ours.
+        if session_present and not is_first:
             self._stands(session_present=True)
         else:
             self._subscribing = self._client.subscribe(
@@ -220,8 +240,8 @@ class Source:
             self._report_gap(self._loop.time() - lost_at)
 
     def _report_gap(self, seconds: float) -> None:
-        tell(
-            f"possible gap: {self._client.settings.address} forgot the session; what was published "
+        announce(
+            f"possible gap: {self.settings.address} forgot the session; what was published "
             f"in the {seconds:.1f} s without connection is not coming",
             is_program=self._is_program,
         )
@@ -232,8 +252,7 @@ class Source:
         for (name, qos), code in zip(self._subscription.filters, reason_codes, strict=False):
             if code >= _REFUSED:
                 error = ConnectError(
-                    f"{self._client.settings.address} refused to subscribe {name!r} "
-                    f"(reason code {code})",
+                    f"{self.settings.address} refused to subscribe {name!r} (reason code {code})",
                     reason_code=code,
                 )
                 self.fail(error)
@@ -270,7 +289,10 @@ class Source:
         if not self._is_awaited:
             self._has_settled.set()
         if text := self._standstill.notice(self._loop.time()):
-            tell(text, is_program=self._is_program)
+            announce(text, is_program=self._is_program)
+
+    def warn(self, text: str) -> None:
+        announce(text, is_program=self._is_program)
 
     def admit(self, topic: bytes) -> str | None:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rxflow.errors import ConfigError, ConnectError
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from wsproto import WSConnection
 
     from rxflow._wire import Stream
+
+_BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_FRAME: Final = 64 * 1024
+_SERVER_ERROR: Final = 500
 
 
 def check_installed() -> None:
@@ -41,7 +46,8 @@ class WebSocket:
         self._connection: WSConnection = WSConnection(ConnectionType.CLIENT)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._path = path
-        self._raw = bytearray()
+        self._raw = bytearray()  # framed, and not sent yet
+        self._framed = 0  # bytes of the caller's that are in `_raw`
         self._read = bytearray()
         self._is_over = False
 
@@ -49,9 +55,11 @@ class WebSocket:
         """Upgrade the connection; blocks up to the stream's timeout.
 
         Raises:
-            ConnectError: The server refuses.
+            ConnectError: The server refuses, or speaks something else.
+            ConnectionError: It may accept at another time.
         """
         from wsproto.events import AcceptConnection, RejectConnection, Request  # noqa: PLC0415
+        from wsproto.utilities import RemoteProtocolError  # noqa: PLC0415
 
         self._stream.do_handshake()
         request = Request(host=self._host, target=self._path, subprotocols=["mqtt"])
@@ -62,16 +70,21 @@ class WebSocket:
             data = self._stream.recv(65_536)
             if not data:
                 raise ConnectionResetError("the server closed during the WebSocket handshake")
-            self._connection.receive_data(data)
+            try:
+                self._connection.receive_data(data)
+            except RemoteProtocolError as error:
+                raise ConnectError(f"no WebSocket server at {self._path}: {error}") from error
             for event in self._connection.events():
                 if isinstance(event, AcceptConnection):
                     self._take_events()
                     return
                 if isinstance(event, RejectConnection):
-                    raise ConnectError(
-                        f"the server refused the WebSocket at {self._path}: "
-                        f"status {event.status_code}"
-                    )
+                    raise self._refusal(event.status_code)
+
+    def _refusal(self, status: int) -> Exception:
+        text = f"the server refused the WebSocket at {self._path}: status {status}"
+        # What a proxy says while the broker behind it restarts.
+        return ConnectionRefusedError(text) if status >= _SERVER_ERROR else ConnectError(text)
 
     def recv(self, size: int) -> bytes:
         while not self._read:
@@ -87,31 +100,37 @@ class WebSocket:
         return taken
 
     def _take_events(self) -> None:
-        from wsproto.events import BytesMessage, CloseConnection, Ping  # noqa: PLC0415
+        from wsproto.events import BytesMessage, CloseConnection, Ping, Pong  # noqa: PLC0415
 
         for event in self._connection.events():
             if isinstance(event, BytesMessage):
                 self._read += event.data
             elif isinstance(event, Ping):
                 self._raw += self._connection.send(event.response())
+                with contextlib.suppress(*_BLOCKED):
+                    self._flush()
             elif isinstance(event, CloseConnection):
                 self._is_over = True
-            else:
+            elif not isinstance(event, Pong):
                 raise ConnectionAbortedError("a WebSocket frame that is not binary [MQTT-6.0.0-1]")
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
-        """Take all of `data` once what was taken before is on its way.
+        """Send the beginning of `data`, as one frame; say how much when all of that has left.
 
         Raises:
-            BlockingIOError: Nothing was taken.
+            BlockingIOError: Not yet; to be called again with the same beginning. With TLS below it
+                is an `ssl.SSLWantWriteError`.
         """
         from wsproto.events import BytesMessage  # noqa: PLC0415
 
-        self._flush()
-        self._raw += self._connection.send(BytesMessage(data=bytes(data)))
-        with contextlib.suppress(BlockingIOError):
+        if not self._framed:
             self._flush()
-        return len(data)
+            frame = bytes(data[:_FRAME])
+            self._raw += self._connection.send(BytesMessage(data=frame))
+            self._framed = len(frame)
+        self._flush()
+        sent, self._framed = self._framed, 0
+        return sent
 
     def _flush(self) -> None:
         while self._raw:

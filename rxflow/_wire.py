@@ -14,6 +14,7 @@ import ssl
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -274,7 +275,8 @@ class Wire:
             if qos == 1:
                 delivery: Any = ledger.open(packet_id)
             elif qos:
-                delivery = ledger.open2(packet_id)
+                digest = zlib.crc32(data[after:stop], zlib.crc32(name))
+                delivery = ledger.open2(packet_id, digest, duplicate=first & 8 == 8)  # noqa: PLR2004
                 if delivery is None:
                     continue
             else:
@@ -330,8 +332,8 @@ class Wire:
             if stop - at < 4:  # noqa: PLR2004 (two bytes and the packet id)
                 raise MalformedPacketError("a PUBREL without packet id")
             packet_id = data[at + 2] << 8 | data[at + 3]
-            self._receiver.ledger.release(packet_id)
-            self.send(struct.pack("!I", 0x70020000 | packet_id))
+            if self._receiver.ledger.release(packet_id):
+                self.complete([packet_id])
         elif kind != _PINGRESP:  # `last_read` says it all
             if kind == CONNACK and stop - at > 3:  # noqa: PLR2004
                 self.connack_code = data[at + 3]
@@ -341,6 +343,11 @@ class Wire:
     def acknowledge(self, ready: list[int]) -> None:
         """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order."""
         words = [0x40020000 + p if p < QOS2 else 0x50020000 - QOS2 + p for p in ready]
+        self.send(struct.pack(f"!{len(words)}I", *words))
+
+    def complete(self, packet_ids: list[int]) -> None:
+        """Append PUBCOMP for packet ids of QoS 2."""
+        words = [0x70020000 + packet_id for packet_id in packet_ids]
         self.send(struct.pack(f"!{len(words)}I", *words))
 
     def ping(self) -> None:

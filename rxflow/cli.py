@@ -1,9 +1,10 @@
-"""The command line: `rxflow demo`."""
+"""The command line: `rxflow demo` and `rxflow forget`."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from rxflow.errors import ConfigError, RxflowError
 from rxflow.log import log_to_terminal
 
 _INTERRUPTED = 130
+_USERNAME, _PASSWORD = "RXFLOW_USERNAME", "RXFLOW_PASSWORD"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +57,24 @@ def _parser() -> argparse.ArgumentParser:
         help="the file (default %(default)s); an older one is renamed",
     )
     demo.set_defaults(command=_demo)
+    forget = commands.add_parser(
+        "forget",
+        help="end a session that a broker keeps for a pipeline that will not come back",
+        description=(
+            "Have the broker drop a session, and the messages that it queues for it. Username and "
+            f"password come from the URL, or from {_USERNAME} and {_PASSWORD}."
+        ),
+    )
+    forget.add_argument("url", metavar="URL", help="as for from_mqtt")
+    which = forget.add_mutually_exclusive_group(required=True)
+    which.add_argument("--client-id", help="whose session")
+    which.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the sessions of the pipeline that wrote FILE (their ids are in FILE.client)",
+    )
+    forget.set_defaults(command=_forget)
     return parser
 
 
@@ -76,3 +96,20 @@ def _demo(options: argparse.Namespace) -> int:
     if more := report.stored - len(rows):
         sys.stdout.write(f"  and {more:,} more\n")
     return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from rxflow.forget import forget, forget_kept  # noqa: PLC0415 (likewise)
+
+    login = {"username": os.environ.get(_USERNAME), "password": os.environ.get(_PASSWORD)}
+    if options.client_id is not None:
+        forget(options.url, options.client_id, **login)
+        forgotten = [options.client_id]
+    else:
+        ids = options.output.with_name(f"{options.output.name}.client")
+        forgotten = forget_kept(options.url, ids, **login)
+    for client_id in forgotten:
+        sys.stdout.write(f"forgotten: {client_id}\n")
+    if not forgotten:
+        sys.stderr.write("rxflow: no session of that broker is kept there\n")
+    return 0 if forgotten else 1

@@ -11,10 +11,11 @@ A delivery knows its packet id and no more; this module knows no message and no 
 from __future__ import annotations
 
 import os
+import sys
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final, NoReturn, Protocol, SupportsIndex
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NoReturn, Protocol, SupportsIndex, runtime_checkable
 
 QOS2: Final = 0x10000
 """Added to the packet id of a QoS 2 delivery wherever one int stands for both."""
@@ -33,6 +34,23 @@ class Token(Protocol):
 
     def fail(self, error: Exception) -> None:
         """Say that a sink could not store this: its ledger acknowledges nothing more."""
+        ...
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """Where it is written down which QoS 2 messages are stored and not yet released: a sink."""
+
+    def attach(self, session: str, ledger: Ledger) -> dict[int, int]:
+        """From now on keep those of this session; those kept so far, packet id -> digest."""
+        ...
+
+    def forget(self, session: str) -> None:
+        """Drop all of this session; durable when it returns."""
+        ...
+
+    def release(self, session: str, packet_ids: list[int]) -> None:
+        """Drop these; when that is durable, call the ledger's `released`, on any thread."""
         ...
 
 
@@ -55,11 +73,11 @@ class _Uncopied:
 class Delivery(_Uncopied):
     """One delivery of QoS 1 or 2. Settled when the last reference to it is gone."""
 
-    __slots__ = ("_number", "_owed", "_stored", "ledger")
+    __slots__ = ("_owed", "_stored", "ledger", "number")
 
     def __init__(self, ledger: Ledger, number: int) -> None:
         self.ledger = ledger
-        self._number = number
+        self.number = number
         self._owed = 0
         self._stored = 0
 
@@ -81,7 +99,7 @@ class Delivery(_Uncopied):
         # May run on any thread, in the middle of anything: append, and nothing else.
         ledger = self.ledger
         is_stored = self._stored >= ledger.needed and self._owed <= 0
-        ledger.settled.append(self._number if is_stored and self._stored else ~self._number)
+        ledger.settled.append(self.number if is_stored and self._stored else ~self.number)
 
 
 class Unacknowledged(_Uncopied):
@@ -106,21 +124,21 @@ class Unacknowledged(_Uncopied):
 class Deliveries(_Uncopied):
     """The deliveries of several messages behind one result."""
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("tokens",)
 
     def __init__(self, tokens: Iterable[Token]) -> None:
-        self._tokens = tuple(tokens)
+        self.tokens = tuple(tokens)
 
     def take(self, taker: int) -> None:
-        for token in self._tokens:
+        for token in self.tokens:
             token.take(taker)
 
     def store(self, touched: set[Ledger]) -> None:
-        for token in self._tokens:
+        for token in self.tokens:
             token.store(touched)
 
     def fail(self, error: Exception) -> None:
-        for token in self._tokens:
+        for token in self.tokens:
             token.fail(error)
 
 
@@ -135,6 +153,7 @@ class Ledger:
         wake: Called by a sink, on any thread, after it let go of stored deliveries; it should see
             to it that `settle` runs soon on the subscription's own thread.
         failed: Called with the error of a sink that could not store.
+        complete: Called with packet ids that a journal has dropped, on any thread; see `keep`.
 
     Attributes:
         received: Deliveries of QoS 1 and 2; `received0` counts those of QoS 0.
@@ -153,6 +172,7 @@ class Ledger:
         acknowledge: Callable[[list[int]], None],
         wake: Callable[[], None],
         failed: Callable[[Exception], None],
+        complete: Callable[[list[int]], None] | None = None,
     ) -> None:
         self.settled: deque[int] = deque()
         self.wake = wake
@@ -166,6 +186,13 @@ class Ledger:
         self.unacknowledged = Unacknowledged(self)
         self._acknowledge = acknowledge
         self._failed = failed
+        self.released = complete or _ignore
+        self._journal: Journal | None = None
+        self._session = ""
+        self._restored: dict[int, int] = {}  # packet id of QoS 2 in the journal -> digest
+        self._digests2: dict[int, int] = {}  # number of QoS 2 -> digest, until settled
+        self._releasing: list[int] = []  # packet ids whose PUBREL came in this pass
+        self._held_up: set[int] = set()  # those whose PUBCOMP waits for the journal
         self._is_closed = False
         self.has_failed = False
         self._next = 0
@@ -182,15 +209,36 @@ class Ledger:
 
     def connected(self, *, session_present: bool) -> None:
         """Begin a connection. Older deliveries are never acknowledged on it by packet id."""
-        self.settle()
         self._queue.clear()
         self._fates.clear()
         self._adopted.clear()
+        self._releasing.clear()
+        self._held_up.clear()  # their PUBREL comes again [MQTT-4.4.0-1]
         self._first = self._next
+        self.settle()
         if not session_present:
             self._numbers2.clear()
-            self._ids2.clear()
+            self._ids2.clear()  # before `forget`: no commit may claim an id of the lost session
+            self._digests2.clear()
             self._done2.clear()
+            self._restored.clear()
+            if self._journal:
+                self._journal.forget(self._session)
+
+    def keep(self, journal: Journal, session: str) -> None:
+        """Have it written down which QoS 2 messages are stored, and take up what was.
+
+        To be called before the first connection.
+
+        Args:
+            journal: The sink that stores them.
+            session: Names the broker and the client id.
+
+        Raises:
+            SinkError: The journal can't be written.
+        """
+        self._journal, self._session = journal, session
+        self._restored = journal.attach(session, self)
 
     def open(self, packet_id: int) -> Delivery:
         """Record the arrival of a QoS 1 message."""
@@ -201,12 +249,20 @@ class Ledger:
         self._queue.append(packet_id)
         return Delivery(self, number)
 
-    def open2(self, packet_id: int) -> Delivery | None:
+    def open2(self, packet_id: int, digest: int = 0, *, duplicate: bool = True) -> Delivery | None:
         """Record the arrival of a QoS 2 message; None if this very message is here already.
 
         A message of QoS 2 that comes again before its PUBREL is the same message
         [MQTT-4.3.3-10]: it is not delivered twice, only answered on the new connection.
+
+        Args:
+            packet_id: Names it until PUBREL.
+            digest: Of its topic and payload: between two processes somebody else may have gone on
+                with the session, and used the id of a message that an earlier one stored.
+            duplicate: Its DUP flag; a message that comes again has it [MQTT-3.3.1-1].
         """
+        if self._restored and self._restored.pop(packet_id, None) == digest and duplicate:
+            self._done2.add(packet_id)  # an earlier process stored it
         earlier = self._numbers2.get(packet_id)
         if earlier is not None and (earlier >= self._first or earlier in self._adopted):
             return None  # twice on this connection
@@ -222,18 +278,50 @@ class Ledger:
             return None
         self._numbers2[packet_id] = number
         self._ids2[number] = packet_id
+        self._digests2[number] = digest
         self.received += 1
         self.unsettled += 1
         return Delivery(self, number)
 
-    def release(self, packet_id: int) -> None:
-        """Forget a QoS 2 packet id: its PUBREL came."""
+    def release(self, packet_id: int) -> bool:
+        """Forget a QoS 2 packet id: its PUBREL came. True if PUBCOMP may follow at once."""
         self._done2.discard(packet_id)
+        self._restored.pop(packet_id, None)
+        if self._journal is None:
+            return True
+        self._releasing.append(packet_id)
+        return False
+
+    def completed(self, packet_ids: list[int]) -> list[int]:
+        """Those of these whose PUBREL came on this connection, and waits for its PUBCOMP."""
+        ready = [packet_id for packet_id in packet_ids if packet_id in self._held_up]
+        self._held_up.difference_update(ready)
+        return ready
+
+    def receipts(self, tokens: Sequence[Token | None]) -> list[tuple[int, int, int]]:
+        """The QoS 2 deliveries of this ledger that nobody holds any more but this list.
+
+        One that is held elsewhere may yet become another row: only the commit that holds the last
+        reference may say that the message is stored. On any thread.
+
+        Returns:
+            Of each its last index in the list, its packet id, and its digest.
+        """
+        found: list[tuple[int, int, int]] = []
+        for number, index in _Held(tokens).of(self).items():
+            packet_id, digest = self._ids2.get(number), self._digests2.get(number)
+            if packet_id is not None and digest is not None:  # of QoS 2, and of this session
+                found.append((index, packet_id, digest))
+        return found
 
     # -- what becomes of deliveries -------------------------------------------------------------
 
     def settle(self) -> None:
         """Resolve every delivery dropped since the last call, and acknowledge what is in order."""
+        if self._releasing and self._journal:
+            packet_ids, self._releasing = self._releasing, []
+            self._held_up.update(packet_ids)
+            self._journal.release(self._session, packet_ids)
         settled = self.settled
         if not settled:
             return
@@ -249,6 +337,7 @@ class Ledger:
             may = not self.has_failed and (is_stored or not self._is_closed)
             if number in self._ids2:
                 packet_id = self._ids2.pop(number)
+                del self._digests2[number]
                 del self._numbers2[packet_id]
                 if may:
                     self._done2.add(packet_id)
@@ -321,6 +410,59 @@ class Ledger:
         self._first = self._next
         if ready and not self.has_failed:
             self._acknowledge(ready)
+
+
+def _ignore(_: object) -> None:
+    """Nobody waits for a journal."""
+
+
+def _references(items: Sequence[object]) -> list[int]:
+    return [sys.getrefcount(item) for item in items]
+
+
+_BY_COUNTING: Final = _references([object()])[0] - 1
+
+
+class _Held:
+    """Which tokens of a list nobody holds but that list, or results that nobody else holds."""
+
+    def __init__(self, tokens: Sequence[Token | None]) -> None:
+        self._tokens = tokens
+        self._references: dict[int, int] = {}
+        self._places: Counter[int] = Counter()
+        self._count(tokens)
+
+    def _count(self, tokens: Sequence[Token | None]) -> None:
+        references = _references(tokens)
+        for index in range(len(tokens)):  # what enumerates would hold a reference itself
+            token = tokens[index]
+            key = id(token)
+            self._references[key] = references[index] - _BY_COUNTING
+            self._places[key] += 1
+            if isinstance(token, Deliveries) and self._places[key] == 1:
+                self._count(token.tokens)
+
+    def of(self, ledger: Ledger) -> dict[int, int]:
+        """Those of a ledger: number -> last index in the list."""
+        last: dict[int, int] = {}
+        others: set[int] = set()
+
+        def look(token: Token | None, index: int, *, is_ours: bool) -> None:
+            key = id(token)
+            is_ours = is_ours and self._references[key] == self._places[key]
+            if isinstance(token, Deliveries):
+                for inner in token.tokens:
+                    look(inner, index, is_ours=is_ours)
+            elif isinstance(token, Delivery) and token.ledger is ledger:
+                last[token.number] = index
+                if not is_ours:
+                    others.add(token.number)
+
+        for index, token in enumerate(self._tokens):
+            look(token, index, is_ours=True)
+        for number in others:
+            del last[number]
+        return last
 
 
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()

@@ -6,6 +6,7 @@ the program, and enable it. Without them, what a user must know is an `RxflowWar
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import warnings
@@ -15,7 +16,7 @@ from loguru import logger
 
 from rxflow.errors import RxflowWarning
 
-__all__ = ["PerSecond", "log_to_terminal", "logger", "printable", "tell"]
+__all__ = ["PerSecond", "announce", "log_to_terminal", "logger", "printable", "tell"]
 
 _SHOWN: Final = 200
 
@@ -33,6 +34,12 @@ def tell(text: str, *, is_program: bool) -> None:
         logger.opt(depth=1).warning("{}", text)
     else:
         warnings.warn(text, RxflowWarning, stacklevel=3)
+
+
+def announce(text: str, *, is_program: bool) -> None:
+    """As `tell`, from a callback: a warning that was made an error must not end a connection."""
+    with contextlib.suppress(RxflowWarning):
+        tell(text, is_program=is_program)
 
 
 class PerSecond:

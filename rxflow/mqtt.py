@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import reactivex
 from reactivex import abc
@@ -77,7 +77,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
         session_expiry: Seconds that the broker shall keep the session while we are away (MQTT 5).
         keep_alive: Seconds, 0 to 65,535; a dead connection is found within one and a half. 0: off.
         connect_timeout: Seconds until the first connection; then the stream fails with a
-            `ConnectError`. None: never.
+            `ConnectError`. 0: after one attempt. None: never.
         max_pending: Most messages of QoS 1 and 2 that are read and not settled.
         max_packet_bytes: A larger packet ends the connection; MQTT 5 brokers drop it before.
         will: What the broker publishes if this client is lost.
@@ -150,14 +150,21 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
                 "connection of its own; put share() behind from_mqtt"
             )
         is_program = bool(scope and scope.root.is_program)
+        chosen = settings(scope)
+        if scope and any(_is_rival(other, chosen) for other in scope.root.sources):
+            raise ConfigError(
+                f"{place}: two sources with one client id would throw each other off; put share() "
+                "behind one from_mqtt, or give each a client_id of its own"
+            )
         connecting.warn_of_plain_password(is_program=is_program)
         source = Source(
-            settings(scope),
-            Subscription(filters, matches, client_id is None, on_connect),
+            chosen,
+            Subscription(filters, matches, on_connect),
             observer,
             running_or_background_loop(),
             drain_timeout=drain_timeout,
             is_program=is_program,
+            journal=scope.root.journal if scope else None,
         )
         earlier, latest = latest, source
         if scope:
@@ -169,12 +176,31 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
     return Flow(reactivex.create(subscribe), label=f"from_mqtt {place}")
 
 
+def _is_rival(other: object, settings: Settings) -> bool:
+    return (
+        isinstance(other, Source)
+        and not other.has_ended
+        and other.settings.client_id == settings.client_id
+        and str(other.settings.address) == str(settings.address)
+    )
+
+
 def _filters(topics: Iterable[Filter], qos: int) -> tuple[tuple[str, int], ...]:
-    pairs = tuple((topic, qos) if isinstance(topic, str) else topic for topic in topics)
+    pairs = tuple(_pair(topic, qos) for topic in topics)
     if not pairs:
         raise ConfigError("topics: at least one topic filter is needed, '#' for all")
     for name, each in pairs:
         check_filter(name)
-        if each not in {0, 1, 2}:
+        if type(each) is not int or each not in {0, 1, 2}:
             raise ConfigError(f"qos: 0, 1 or 2, not {each!r}, for {name!r}")
     return pairs
+
+
+def _pair(topic: Any, qos: int) -> tuple[str, int]:
+    match topic:
+        case str():
+            return topic, qos
+        case (str() as name, each):
+            return name, each
+        case _:
+            raise ConfigError(f"topics: a text, or a text and its QoS, not {topic!r}")

@@ -10,20 +10,23 @@ from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, overload, runtime_checkable
 
-from reactivex import Observable, abc
+from reactivex import Observable, abc, typing
 from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow._compose import check_range
 from rxflow.client_ids import ClientIds
+from rxflow.delivery import Journal
 from rxflow.errors import ConfigError, SinkError
 from rxflow.log import logger, printable
 from rxflow.operators.scope import Scope, within
 from rxflow.report import Report
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _ABORTED_BY_SIGTERM: Final = 128 + signal.SIGTERM
+_ABORT_SECONDS: Final = 0.5  # for the sinks, and again for the sources
 
 
 @runtime_checkable
@@ -73,7 +76,8 @@ def run(
     `run(observable, sink)`, or `run((observable, sink), (observable, sink), ...)` for several that
     `share()` a source. SIGINT, SIGTERM and `seconds` complete the sources; the pipeline then has
     `drain_timeout` to flush, commit and acknowledge; what is not done by then is left to the
-    broker. A second signal aborts at once. Off the main thread, signals are left alone.
+    broker. A second signal aborts: sinks and connections then have one second to close. Off the
+    main thread, signals are left alone.
 
     Args:
         pipelines: What to run, see above.
@@ -135,6 +139,25 @@ def run_async(
     return _Run(pipelines, name, seconds, drain_timeout, is_program=log).to_the_end(_no_signals)
 
 
+class _Scheduler(AsyncIOScheduler):
+    """The loop's scheduler; what is raised in a timer, where nobody is above, ends the run."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, raised: Callable[[Exception], None]
+    ) -> None:
+        super().__init__(loop)
+        self._raised = raised
+
+    def invoke_action(
+        self, action: typing.ScheduledAction[S], state: S | None = None
+    ) -> abc.DisposableBase:
+        try:
+            return super().invoke_action(action, state)
+        except Exception as error:  # noqa: BLE001 (raised by the run)
+            self._raised(error)
+            return Disposable()
+
+
 class _Pipeline:
     """One observable and its sink, within a run."""
 
@@ -159,7 +182,7 @@ class _Pipeline:
             self.sink.on_next,
             self._on_error,
             self._on_completed,
-            scheduler=within(self._scope, AsyncIOScheduler(loop)),
+            scheduler=within(self._scope, _Scheduler(loop, self._ended)),
         )
 
     @property
@@ -175,13 +198,17 @@ class _Pipeline:
 
     def dispose(self) -> None:
         """Let go of the whole pipeline, and of the messages that its operators hold."""
-        self._subscription.dispose()
-        self._subscription = Disposable()
+        subscription, self._subscription = self._subscription, Disposable()
+        subscription.dispose()
 
     def _on_completed(self) -> None:
         self.has_ended = True
-        self.sink.on_completed()
-        self._ended(None)
+        try:
+            self.sink.on_completed()
+        except Exception as error:  # noqa: BLE001 (raised by the run)
+            self._ended(error)
+        else:
+            self._ended(None)
 
     def _on_error(self, error: Exception) -> None:
         self.has_ended = True
@@ -205,8 +232,10 @@ class _Run:
         is_program: bool,
     ) -> None:
         self._pipelines = [_Pipeline(*pair, self._one_ended) for pair in _pairs(pipelines)]
-        if seconds is not None and not seconds > 0:
-            raise ConfigError(f"seconds: above 0, or None, not {seconds!r}")
+        if seconds is not None:
+            check_range("seconds", seconds, 0, float("inf"))
+            if not seconds:
+                raise ConfigError("seconds: above 0, or None, not 0")
         check_range("drain_timeout", drain_timeout, 0, float("inf"))
         self._name = name
         self._seconds = seconds
@@ -217,6 +246,7 @@ class _Run:
         self._has_ended = asyncio.Event()
         self._stop = asyncio.Event()
         self._has_drained = False
+        self._is_aborted = False
         self._why_stopped = ""
         self._opened: list[ServiceSink] = []
 
@@ -247,6 +277,8 @@ class _Run:
             try:
                 self._begin(loop)
                 await self._ended_or_stopped()
+            except Exception as error:  # noqa: BLE001 (raised below, when all is closed)
+                self._one_ended(error)
             finally:
                 await self._finish()
         report = self._report(loop.time() - began)
@@ -260,10 +292,13 @@ class _Run:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._open_sinks()
-        path = next((p.sink.path for p in self._pipelines if hasattr(p.sink, "path")), None)
+        sinks: list[Any] = [p.sink for p in self._pipelines if isinstance(p.sink, ServiceSink)]
+        path = next((Path(sink.path) for sink in sinks if hasattr(sink, "path")), None)
         if path is not None:
-            path = Path(path)
             self._scope.client_id = ClientIds(path.with_name(f"{path.name}.client")).client_id
+        self._scope.journal = next(
+            (p.sink for p in self._pipelines if isinstance(p.sink, Journal)), None
+        )
         for pipeline in self._pipelines:
             pipeline.begin(self._scope, loop)
         self._open_sinks()  # those that the operators set aside to
@@ -271,16 +306,25 @@ class _Run:
     def _open_sinks(self) -> None:
         for sink in self._sinks:
             if sink not in self._opened:
-                sink.is_program = True
                 sink.on_failure = self._fail
+                sink.is_program = self._scope.is_program  # of what it must say while opening
                 sink.open()
+                sink.is_program = True  # its end is told by this run
                 self._opened.append(sink)
 
     def _one_ended(self, error: Exception | None) -> None:
-        if error is not None:
-            self._error = self._error or error
+        if error is not None and self._error is None:
+            self._error = error
+            self._abandon()  # before the pipeline that failed drops its messages
         if error is not None or all(pipeline.has_ended for pipeline in self._pipelines):
             self._has_ended.set()
+
+    def _abandon(self) -> None:
+        """From now on acknowledge only what every sink has stored."""
+        for source in self._scope.sources:
+            ledger = source.ledger
+            ledger.abandon()
+            ledger.needed = max(ledger.needed, len(self._pipelines))
 
     def _fail(self, error: SinkError) -> None:
         self._one_ended(error)
@@ -292,11 +336,15 @@ class _Run:
         self._why_stopped = self._why_stopped or why
         self._stop.set()
 
+    def abort(self) -> None:
+        """Don't drain, don't wait for what closes slowly."""
+        self._is_aborted = True
+
     async def _ended_or_stopped(self) -> None:
         """Until the pipelines have ended; when something stops them, until they have drained."""
         try:
             async with asyncio.timeout(self._seconds):
-                await _first(self._has_ended, self._stop)
+                await _first(self._has_ended.wait(), self._stop.wait())
         except TimeoutError:
             self._why_stopped = "limit reached"
         if self._has_ended.is_set():
@@ -307,37 +355,76 @@ class _Run:
     async def _drain(self) -> None:
         """Complete the sources, and give what they set in motion its time."""
         self._has_drained = True
-        waited_for = [p for p in self._pipelines if p.can_end]
+        ending = [p for p in self._pipelines if p.can_end]
         self._scope.complete()
-        for pipeline in self._pipelines:
-            if pipeline not in waited_for:
-                pipeline.end_now()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self._drain_timeout):
+                # Another pipeline may be on its way to end, by a source that it shares; once every
+                # delivery is settled and the sources are closed, nothing of it can be lost.
+                await _first(self._has_ended.wait(), self._sources_closed())
+                if not self._has_ended.is_set():
+                    self._abandon()
+                for pipeline in self._pipelines:
+                    if pipeline not in ending:
+                        pipeline.end_now()
                 await self._has_ended.wait()
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    async def _sources_closed(self) -> None:
+        for source in self._scope.sources:
+            await source.wait_closed()
 
     async def _finish(self) -> None:
         """Dispose, close the sinks, wait for the sources. Also when cancelled or aborted."""
         try:
-            if not self._has_ended.is_set() and not self._has_drained:
+            if not (self._has_ended.is_set() or self._has_drained or self._is_aborted):
                 await self._drain()  # cancelled: once
         finally:
             self._dispose()
-            others = [o for o in self._aside if not isinstance(o, ServiceSink)]
-            for sink in [*self._opened, *others]:
-                sink.on_completed()
-            for sink in self._opened:
-                await self._closed(sink)
-            waits = [asyncio.ensure_future(s.wait_closed()) for s in self._scope.sources]
-            if waits:
-                await asyncio.wait(waits)
+            self._close_sinks()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ABORT_SECONDS if self._is_aborted else None):
+                    for sink in self._opened:
+                        await self._closed(sink)
+            self._leave_the_rest()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ABORT_SECONDS if self._is_aborted else None):
+                    await self._sources_closed()
+
+    def _leave_the_rest(self) -> None:
+        """Nobody is left to settle a delivery: those still held, by a list say, are not waited for.
+
+        An error's traceback holds some, too.
+        """
+        for source in self._scope.sources:
+            ledger = source.ledger
+            ledger.finish()
+            if ledger.unsettled:
+                ledger.fail(self._error or SinkError("the run has ended"))
+            ledger.wake()
 
     def _dispose(self) -> None:
         if not all(pipeline.has_ended for pipeline in self._pipelines):
-            for source in self._scope.sources:
-                source.ledger.abandon()
+            self._abandon()
         for pipeline in self._pipelines:
-            pipeline.dispose()
+            try:
+                if self._error is None and not self._is_aborted:
+                    pipeline.end_now()
+                pipeline.dispose()
+            except Exception as error:  # noqa: BLE001 (a `finally_action`, say)
+                self._error = self._error or error
+
+    def _close_sinks(self) -> None:
+        others = [o for o in self._aside if not isinstance(o, ServiceSink)]
+        for sink in [*self._opened, *others]:
+            try:
+                sink.on_completed()
+            except Exception as error:  # noqa: BLE001 (the next one is closed all the same)
+                self._error = self._error or error
 
     async def _closed(self, sink: ServiceSink) -> None:
         try:
@@ -355,7 +442,9 @@ class _Run:
             received = stored = rows
         left = sum(ledger.left for ledger in ledgers)
         # A QoS 0 message that two sinks stored is counted twice: it has no delivery of its own.
-        stored = min(stored, received - left) - aside
+        stored = min(stored, received - left)
+        aside = min(aside, stored)  # beside a source, plain values don't count
+        stored -= aside
         return Report(
             received=received,
             stored=stored,
@@ -371,26 +460,34 @@ class _Run:
 def _pairs(pipelines: tuple[Any, ...]) -> list[tuple[Observable[Any], abc.ObserverBase[Any]]]:
     if len(pipelines) == 2 and isinstance(pipelines[0], Observable):  # noqa: PLR2004
         pipelines = (pipelines,)
+    if not pipelines:
+        raise ConfigError("run: an observable and a sink are needed")
     for pair in pipelines:
         if (
             not isinstance(pair, tuple)
             or len(cast("tuple[Any, ...]", pair)) != 2  # noqa: PLR2004
             or not isinstance(pair[0], Observable)
-            or not hasattr(cast("Any", pair[1]), "on_next")
+            or not _is_observer(cast("Any", pair[1]))
         ):
             raise ConfigError(f"run: an observable and a sink, or pairs of them, not {pair!r}")
-    if not pipelines:
-        raise ConfigError("run: an observable and a sink are needed")
+    sinks = [id(sink) for _, sink in pipelines if isinstance(sink, ServiceSink)]
+    if len(set(sinks)) < len(sinks):
+        raise ConfigError("run: two pipelines end in the same sink; merge() the observables")
     return list(pipelines)
 
 
-async def _first(*events: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
+def _is_observer(sink: Any) -> bool:
+    methods = ("on_next", "on_error", "on_completed")
+    return not isinstance(sink, type) and all(callable(getattr(sink, m, None)) for m in methods)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for wait in waits:
-            wait.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 @contextlib.contextmanager
@@ -406,25 +503,55 @@ def _signals(one: _Run) -> Generator[None]:
         return
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
-    seen: list[signal.Signals] = []
+    seen: list[int] = []  # by the loop
+    arrived: list[int] = []
+    has_raised = False
 
     def receive(number: signal.Signals) -> None:
+        if has_raised:
+            return
         seen.append(number)
         if len(seen) == 1:
             one.stop(number.name)
         elif task:
+            one.abort()
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, receive, number)
+    def interrupt(number: int, _: object) -> None:
+        nonlocal has_raised
+        arrived.append(number)
+        if len(arrived) > 1 and not seen:  # code of the user's keeps the loop from seeing any
+            has_raised = True
+            one.abort()
+            raise _aborted(number)
+
+    try:
+        with _installed(loop, receive, interrupt):
+            yield
+    except asyncio.CancelledError:
+        if len(seen) > 1:
+            raise _aborted(seen[-1]) from None
+        raise
+
+
+@contextlib.contextmanager
+def _installed(
+    loop: asyncio.AbstractEventLoop,
+    receive: Callable[[signal.Signals], None],
+    interrupt: Callable[[int, object], None],
+) -> Generator[None]:
+    """Have a signal call `interrupt` at once and `receive` on the loop, then be as before."""
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in earlier:
+        loop.add_signal_handler(number, receive, number)  # wakes the loop
+        signal.signal(number, interrupt)
     try:
         yield
-    except asyncio.CancelledError:
-        if len(seen) > 1 and seen[-1] is signal.SIGTERM:
-            raise SystemExit(_ABORTED_BY_SIGTERM) from None
-        if len(seen) > 1:
-            raise KeyboardInterrupt from None
-        raise
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number, handler in earlier.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _aborted(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(_ABORTED_BY_SIGTERM)

@@ -17,7 +17,7 @@ from reactivex import abc, typing
 from reactivex.disposable import Disposable
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
-from rxflow.delivery import Ledger
+from rxflow.delivery import Journal, Ledger
 
 S = TypeVar("S")
 
@@ -55,6 +55,7 @@ class Scope:
         is_over: True once it was completed; what subscribes within it from then on stays silent.
         is_program: Of the root: True under `run`; what the user must know goes to the log.
         client_id: Of the root: gives a durable client id for a key, if this run keeps ids.
+        journal: Of the root: the sink that writes down which QoS 2 messages it has stored.
         sources: Of the root: the connections that this run waits for.
         rejected: Of the root: the observers to which operators of this run set messages aside.
         registered: Of the root: how many members there are anywhere within it.
@@ -65,6 +66,7 @@ class Scope:
         self.is_over: bool = outer.is_over if outer else False
         self.is_program = False
         self.client_id: Callable[[str], str] | None = None
+        self.journal: Journal | None = None
         self.sources: list[Connection] = []
         self.rejected: list[abc.ObserverBase[Any]] = []
         self._members: dict[int, Completable] = {}

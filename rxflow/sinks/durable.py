@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from rxflow.errors import SinkError
 from rxflow.log import printable
+from rxflow.sinks.inflight import Claim, Inflight, part
 from rxflow.sinks.layout import Layout
 from rxflow.sinks.place import Place, explained, flush, write_all
 from rxflow.sinks.tear import COMMIT_BYTES, Foreign, Repair, examine
@@ -30,12 +31,14 @@ class DurableFile:
     Attributes:
         rows, commits, bytes: What became durable through this object.
         kept: Where recovery copied what a crash had torn, if it did.
+        inflight: Which QoS 2 messages are in it and not yet released.
     """
 
     def __init__(self, path: Path, layout: Layout, existing: Existing, mode: int | None) -> None:
         self.path = path
         self.rows = self.commits = self.bytes = 0
         self.kept: Path | None = None
+        self.inflight = Inflight()
         self.is_open = False
         self._layout = layout
         self._existing: Existing = existing
@@ -57,6 +60,7 @@ class DurableFile:
             fd = place.open()
             if fd is None:
                 self._create(place, None)
+                self.inflight.open(place, -1, self._end)
             else:
                 self._fd = fd
                 self._adopt(place)
@@ -88,6 +92,7 @@ class DurableFile:
         if repair.is_needed:
             with explained(self.path, "recover it"):
                 self._repair(place, repair, found.st_mode & 0o777)
+        self.inflight.open(place, self._fd, self._end)  # while it is known what is in the file
         if self._existing == "rotate" and self._end > len(self._layout.opening):
             with explained(self.path, "rename it"):
                 os.close(self._fd)
@@ -104,10 +109,14 @@ class DurableFile:
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
 
-    def commit(self, rows: Sequence[bytes]) -> None:
+    def commit(self, rows: Sequence[bytes], claims: Sequence[Claim] = ()) -> None:
         """Append rows; when it returns they are on the disk.
 
         More than `COMMIT_BYTES` are committed in parts, and those before a failure stay.
+
+        Args:
+            rows: JSON, each without a line break.
+            claims: Which of them are QoS 2 messages, in order; put down before the rows are.
 
         Raises:
             SinkError: They are not, or not all.
@@ -119,21 +128,40 @@ class DurableFile:
         if len(content) > COMMIT_BYTES and len(rows) > 1:
             middle = len(rows) // 2
             del content
-            self.commit(rows[:middle])
-            self.commit(rows[middle:])
+            self.commit(rows[:middle], part(claims, 0, middle))
+            self.commit(rows[middle:], part(claims, middle, len(rows)))
             return
         self._check()
         self._is_sound = False  # until the end, so that whatever interrupts this is not passed over
-        with explained(self.path, "write it"):
-            self._write(content)
-        with explained(self.path, "sync it"):
-            flush(self._fd)
+        if claims:
+            gap = len(self._layout.separator)
+            start = self._end if is_first else self._end + gap
+            self.inflight.begin(rows, claims, start, gap + 1)
+        try:
+            self._write_and_sync(content)
+        except SinkError:
+            if claims:
+                self._undo(claims)
+            raise
         self._is_sound = True
         self._size = self._end + len(content)
         self._end = self._size - len(self._layout.ending)
         self.rows += len(rows)
         self.commits += 1
         self.bytes += len(content) - len(self._layout.ending)
+
+    def _write_and_sync(self, content: bytes) -> None:
+        with explained(self.path, "write it"):
+            self._write(content)
+        with explained(self.path, "sync it"):
+            flush(self._fd)
+
+    def _undo(self, claims: Sequence[Claim]) -> None:
+        """Rows that are not stored must come again, also when other rows stand where they stood."""
+        try:
+            self.inflight.undo(claims)
+        except SinkError:
+            self._is_sound = False  # nothing is written any more, so they never will
 
     def _check(self) -> None:
         shown = printable(self.path)
@@ -144,9 +172,12 @@ class DurableFile:
             raise SinkError(f"{shown}: an earlier commit failed. Start again: opening recovers it.")
         with explained(self.path, "look at it"):
             is_still = place.is_still(self._fd, self._size)
-        if not is_still:
+            is_locked = place.is_locked()
+        if not is_still or not is_locked:
             self._is_sound = False
             text = f"{shown} was removed, renamed or changed while it was being written."
+            if is_still:
+                text = f"{shown}: its lock was lost: {printable(self.path.name)}.lock was removed."
             raise SinkError(f"{text} Start again, and leave it alone while it is open.")
 
     def _write(self, content: bytes) -> None:
@@ -168,6 +199,7 @@ class DurableFile:
     def close(self) -> None:
         """Close the file and let go of its lock. Twice is once."""
         self.is_open = False
+        self.inflight.close()
         fd, self._fd = self._fd, -1
         place, self._place = self._place, None
         if fd >= 0:

@@ -10,12 +10,19 @@ from asyncio import AbstractEventLoop, get_running_loop
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final
 
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import SinkError
 
-Write = Callable[[list[bytes]], None]
-"""Makes rows durable, or raises SinkError."""
+Write = Callable[[list[bytes], list[Token | None]], None]
+"""Makes rows durable, or raises SinkError; a token or None for each row, as evidence only."""
+
+_MAX_QUEUED: Final = 10_000
+_MAX_LARGE_BYTES: Final = 32 * 1024 * 1024
+_LARGE: Final = _MAX_LARGE_BYTES // _MAX_QUEUED
+_FEW: Final = 64
 
 
 class Commit:
@@ -32,7 +39,7 @@ class Commit:
     def run(self, write: Write) -> None:
         """Write, and keep the error, if any, for the thread that settles this."""
         try:
-            write(self.rows)
+            write(self.rows, self.tokens)
         except SinkError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 (a worker has nobody to raise to)
@@ -76,11 +83,12 @@ class GroupCommit:
         write: Makes rows durable, on the worker or the caller's thread.
         settled: Called with each commit that ended, after its tokens were marked, and with True
             if no caller waits who could be told.
-        max_queued: With more rows waiting than this, `add` writes in place.
+        max_queued: With more rows waiting than this, or 32 MiB of large ones (64 MiB in all), `add`
+            writes in place what waits before it takes more: never what is still on its way down.
     """
 
     def __init__(
-        self, write: Write, settled: Callable[[Commit, bool], None], max_queued: int = 10_000
+        self, write: Write, settled: Callable[[Commit, bool], None], max_queued: int = _MAX_QUEUED
     ) -> None:
         self.max_queued = max_queued
         self._number = id(self)
@@ -89,6 +97,7 @@ class GroupCommit:
         self._lock = threading.Lock()
         self._rows: deque[bytes] = deque()  # added to without the lock, which costs more than all
         self._tokens: deque[Token | None] = deque()
+        self._large_bytes = 0  # waiting in rows that are large
         self._loop: AbstractEventLoop | None = None
         self._is_scheduled = False
         self._running: Commit | None = None
@@ -101,20 +110,37 @@ class GroupCommit:
 
     def add(self, rows: list[bytes], tokens: list[Token | None]) -> None:
         """Take rows, a token or None for each: committed soon on a loop, else on return."""
+        if len(self._tokens) > self.max_queued:
+            self.flush()
         for token in tokens:
             if token is not None:
                 token.take(self._number)
-        self._rows.extend(rows)
+        if large := sum(size for row in rows if (size := len(row)) > _LARGE):
+            self._add_large(large)
+        self._rows.extend(map(_compact, rows))
         self._tokens.extend(tokens)
         self._see_to_it()
 
     def add_one(self, row: bytes, token: Token | None) -> None:
         """Take one row: `add` without the lists."""
+        waiting = len(self._tokens)
+        if waiting > _FEW:
+            row = b"%b" % row  # `_compact`, without the call
+        if waiting > self.max_queued:
+            self.flush()  # before this one is taken: somebody upstream still holds it
         if token is not None:
             token.take(self._number)
+        if len(row) > _LARGE:
+            self._add_large(len(row))
         self._rows.append(row)
         self._tokens.append(token)
         self._see_to_it()
+
+    def _add_large(self, size: int) -> None:
+        """Make room for large rows; `max_queued` bounds the memory of all others."""
+        if self._large_bytes + size > _MAX_LARGE_BYTES:
+            self.flush()
+        self._large_bytes += size
 
     def _see_to_it(self) -> None:
         try:
@@ -124,9 +150,7 @@ class GroupCommit:
             return
         if loop is not self._loop:
             self._move_to(loop)
-        if len(self._rows) > self.max_queued:
-            self.flush()
-        elif self._running is None and not self._is_scheduled:
+        if self._running is None and not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._start, loop)
 
@@ -163,6 +187,7 @@ class GroupCommit:
 
     def _taken(self) -> Commit:
         rows, tokens = self._rows.popleft, self._tokens.popleft
+        self._large_bytes = 0
         count = len(self._tokens)  # a row is added before its token, so each of these has one
         return Commit([rows() for _ in range(count)], [tokens() for _ in range(count)])
 
@@ -210,6 +235,13 @@ class GroupCommit:
             self._settled(commit, is_behind)
         return True
 
+    def behind(self, work: Callable[[], None]) -> None:
+        """On the loop: have the worker do this too, between two commits."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="rxflow-commit")
+        with suppress(RuntimeError):  # the interpreter is shutting down
+            self._worker.submit(work)
+
     def drop(self, error: SinkError) -> None:
         """Give up what waits: none of it is stored."""
         with self._lock:
@@ -221,3 +253,8 @@ class GroupCommit:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.shutdown()
+
+
+def _compact(row: bytes) -> bytes:
+    """The same row in as much memory as it needs: what orjson returns keeps 4 KiB of any size."""
+    return b"%b" % row

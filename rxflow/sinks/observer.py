@@ -21,6 +21,7 @@ from rxflow.rejection import rejection
 from rxflow.sinks import item
 from rxflow.sinks.durable import DurableFile
 from rxflow.sinks.group import Commit, GroupCommit
+from rxflow.sinks.inflight import Attached
 
 
 class FileSink(abc.ObserverBase[Any]):
@@ -46,11 +47,12 @@ class FileSink(abc.ObserverBase[Any]):
         self.failure: SinkError | None = None
         self.error: Exception | None = None
         self._file = file
-        self._group = GroupCommit(file.commit, self._settled)
+        self._group = GroupCommit(self._commit, self._settled)
         self._add_one = self._group.add_one
         self._is_ending = False
         self._is_failing = False
         self._is_closed = False
+        self._is_dropping = False
         self._waiting: list[asyncio.Future[None]] = []
         self._shown = printable(self.path)
         plain = self._shown.replace("{", "{{").replace("}", "}}")
@@ -180,6 +182,62 @@ class FileSink(abc.ObserverBase[Any]):
             error.__cause__ = cause
             self._fail(error, item.tokens(whole))
             raise error from cause
+
+    def _commit(self, rows: list[bytes], tokens: list[Token | None]) -> None:
+        """Make rows durable, on whichever thread."""
+        claims = self._file.inflight.claims(tokens)
+        if claims:
+            self._file.commit(rows, claims)
+        else:
+            self._file.commit(rows)
+
+    # -- QoS 2: what is in the file and not released ----------------------------------------------
+
+    def attach(self, session: str, ledger: Attached) -> dict[int, int]:
+        """From now on, write down which packet ids of this session are in the file.
+
+        To be called on an open sink, before the first message of a connection.
+
+        Args:
+            session: Names the broker and the client id.
+            ledger: Who knows what the deliveries of this session are.
+
+        Returns:
+            The digest of each message that is in the file and not released, by its packet id.
+
+        Raises:
+            SinkError: The journal can't be written.
+        """
+        return self._file.inflight.attach(session, ledger)
+
+    def forget(self, session: str) -> None:
+        """The broker forgot this session. To be called before the first message of the new one.
+
+        Raises:
+            SinkError: The journal can't be written.
+        """
+        self._file.inflight.forget(session)
+
+    def release(self, session: str, packet_ids: list[int]) -> None:
+        """PUBREL came: drop these ids, on the disk, and then tell the ledger. On the loop's thread.
+
+        Nothing is told by a sink that is closed: the broker asks again, and the next one answers.
+        """
+        if self._is_closed or not self._file.inflight.release(session, packet_ids):
+            return
+        if not self._is_dropping:
+            self._is_dropping = True
+            loop = asyncio.get_running_loop()
+            self._group.behind(lambda: self._drop_released(loop))
+
+    def _drop_released(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the worker: unless a commit did it on its way."""
+        self._is_dropping = False
+        try:
+            self._file.inflight.sync()
+        except SinkError as error:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                loop.call_soon_threadsafe(self._fail, error, ())
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -91,22 +91,25 @@ class Place:
                 raise
         return fd
 
-    def open(self) -> int | None:
-        """The descriptor of the file; None if there is none.
+    def open(self, suffix: str = "") -> int | None:
+        """The descriptor of the file, or of one beside it; None if there is none.
+
+        Args:
+            suffix: What the name of the other has behind that of this file.
 
         Raises:
             SinkError: What stands there is no regular file of one name, or can't be opened.
         """
-        name = self.path.name
-        with explained(self.path, "open it"):
+        path = self.path.with_name(f"{self.path.name}{suffix}")
+        with explained(path, "open it"):
             try:
-                found = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+                found = os.stat(path.name, dir_fd=self._folder, follow_symlinks=False)
             except FileNotFoundError:
                 return None
-            _check(self.path, found)  # before it is opened: opening a device may do something
-            fd = os.open(name, _OPEN | os.O_NONBLOCK, dir_fd=self._folder)
+            _check(path, found)  # before it is opened: opening a device may do something
+            fd = os.open(path.name, _OPEN | os.O_NONBLOCK, dir_fd=self._folder)
             try:
-                _check(self.path, os.fstat(fd))
+                _check(path, os.fstat(fd))
             except BaseException:
                 os.close(fd)
                 raise
@@ -137,15 +140,30 @@ class Place:
             raise
         return fd
 
+    def replace(self, suffix: str, content: bytes) -> int:
+        """Make the file beside anew, whole or not at all after any crash; its descriptor."""
+        name = f"{self.path.name}{suffix}"
+        fresh = f"{name}.new"
+        with suppress(FileNotFoundError):
+            os.unlink(fresh, dir_fd=self._folder)  # a crash left it
+        fd = self._create(fresh, content, self.mode)
+        try:
+            os.rename(fresh, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self.flush_folder()
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def is_locked(self) -> bool:
+        """True if the lock's name still leads to the lock that is held."""
+        name = f"{self.path.name}.lock"
+        return _is_there(os.fstat(self._lock), name, self._folder)
+
     def is_still(self, fd: int, size: int) -> bool:
         """True if the path still leads to the open file, and nobody changed its size."""
         ours = os.fstat(fd)
-        try:
-            there = os.stat(self.path.name, dir_fd=self._folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        is_same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
-        return is_same and ours.st_nlink >= 1 and ours.st_size == size
+        return ours.st_size == size and _is_there(ours, self.path.name, self._folder)
 
     def keep_torn(self, cut: bytes, mode: int) -> Path:
         """Copy what recovery is about to cut off to a file beside; returns its path."""
@@ -203,6 +221,15 @@ def _check(path: Path, found: os.stat_result) -> None:
     else:
         return
     raise SinkError(f"{printable(path)} is {kind}. Choose a path of its own for the sink.")
+
+
+def _is_there(ours: os.stat_result, name: str, folder: int) -> bool:
+    """True if this name in the folder leads to the file that we have open."""
+    try:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
 
 def write_all(fd: int, content: bytes, at: int) -> None:

@@ -21,7 +21,7 @@ from rxflow.sinks.layout import Layout, is_json
 
 COMMIT_BYTES: Final = 8 * 1024 * 1024
 
-_WINDOW: Final = 2 * COMMIT_BYTES
+_WINDOW: Final = COMMIT_BYTES + COMMIT_BYTES // 8
 _BLOCK: Final = 64 * 1024
 _SECTOR: Final = 512
 _LINES_OF_ONE_TORN_ROW: Final = 3  # the old ending, the row, the new ending

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -497,35 +496,6 @@ def test_rotate_recovers_what_it_keeps(path):
     (old,) = path.parent.glob("rows-*.json")
     assert rows_of(old) == [1]
     assert rows_of(path) == []
-
-
-# -- kill -9 ---------------------------------------------------------------------------------------
-
-ENDLESS = """
-file.open()
-size = int(sys.stdin.readline())
-for n in range(int(sys.stdin.readline()), 10**9):
-    file.commit([b'{"n":%d,"pad":"%s"}' % (n, b"x" * size)])
-    print(n, flush=True)
-"""
-
-
-@LAYOUTS
-def test_kill_9_loses_no_committed_row(path, layout):
-    name = "ARRAY" if layout is ARRAY else "LINES"
-    next_row = 0
-    for kill in range(10):
-        with started(path, ENDLESS, name) as writer:
-            writer.stdin.write(b"%d\n%d\n" % (kill % 2 * 100_000, next_row))
-            writer.stdin.flush()
-            acked = [int(writer.stdout.readline()) for _ in range(3 + kill)]
-            writer.send_signal(signal.SIGKILL)
-            acked += [int(line) for line in writer.stdout if line.endswith(b"\n")]
-        opened(path, layout).close()
-        ids = [row["n"] for row in rows_of(path, layout)]
-        assert ids == list(range(len(ids)))
-        assert len(ids) > acked[-1]
-        next_row = len(ids)
 
 
 def test_a_commit_that_is_interrupted_is_not_passed_over(path, monkeypatch):

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import reactivex
@@ -434,11 +435,10 @@ def test_committing_in_place_waits_for_the_commit_that_is_under_way(path, source
         sink.on_next(source.message(0))
         await asyncio.sleep(0)
         entered.wait()
-        for n in range(1, 5):
+        for n in range(1, 6):
             sink.on_next(source.message(n))
         assert sink.rows == 5
         await asyncio.sleep(0)
-        sink.on_next(source.message(5))
         sink.on_completed()
         await sink.wait_closed()
 
@@ -687,3 +687,104 @@ def test_each_commit_is_logged_with_rows_and_path(path):
     assert lines[0] == f"committed 1 rows to {shown}\n"
     assert len(lines) == 11
     assert lines[-1].startswith(f"committed 2 rows to {shown} in 2 commits")
+
+
+def test_large_rows_that_wait_are_bounded_in_bytes(path):
+    async def main():
+        for n in range(70):
+            sink.on_next(b'"%s"' % (b"%d" % (n % 10) * 1024 * 1024))
+        assert sink.rows >= 31
+        sink.on_completed()
+        await sink.wait_closed()
+
+    sink = JsonSink(path)
+    asyncio.run(main())
+    assert sink.rows == 70
+
+
+def test_a_row_that_waits_takes_no_more_memory_than_it_needs(path):
+    async def main():
+        before = resident()
+        for n in range(20_000):
+            sink.on_next({"n": n})
+        return resident() - before
+
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc")
+    sink = JsonSink(path)
+    sink.max_queued = 10**6
+    grown = asyncio.run(main())
+    sink.close()
+    assert grown < 20_000 * 1024  # orjson's own take 4,112 bytes each
+
+
+# -- QoS 2 -----------------------------------------------------------------------------------------
+
+
+class Book:
+    """A ledger whose only delivery is row 0 of each commit."""
+
+    def __init__(self, packet_id=1):
+        self.dropped = []
+        self.packet_id = packet_id
+
+    def receipts(self, tokens):
+        return [(0, self.packet_id, 7)]
+
+    def released(self, packet_ids):
+        self.dropped.extend(packet_ids)
+
+
+def test_what_is_stored_is_known_to_the_next_sink_until_it_is_released(path):
+    async def store():
+        with JsonSink(path) as sink:
+            assert sink.attach("s", Book()) == {}
+            sink.on_next(1)
+
+    async def release():
+        book = Book()
+        with JsonSink(path) as sink:
+            assert sink.attach("s", book) == {1: 7}
+            sink.release("s", [1])
+            assert book.dropped == []
+        assert book.dropped == [1]
+        sink.release("s", [1])
+
+    asyncio.run(store())
+    asyncio.run(release())
+    with JsonSink(path) as sink:
+        assert sink.attach("s", Book()) == {}
+
+
+def test_a_session_that_is_lost_leaves_nothing_in_the_journal(path):
+    with JsonSink(path) as sink:
+        sink.attach("s", Book())
+        sink.on_next(1)
+        sink.forget("s")
+    with JsonSink(path) as sink:
+        assert sink.attach("s", Book()) == {}
+
+
+def test_a_release_that_cannot_be_made_durable_fails_the_sink(path, no_sync):
+    async def main():
+        book = Book()
+        sink.open()
+        sink.attach("s", book)
+        sink.on_next(1)
+        sink._group.flush()
+        failed = asyncio.Event()
+        sink.on_failure = lambda error: failed.set()
+        no_sync()
+        sink.release("s", [1])
+        sink.release("s", [1])
+        await failed.wait()
+        assert book.dropped == []
+
+    sink = JsonSink(path)
+    asyncio.run(main())
+    assert "inflight" in str(sink.failure)
+    assert sink.is_closed

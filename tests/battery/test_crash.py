@@ -1,0 +1,151 @@
+"""C5, C6, C10, C16: killed, stopped, and out of space, end to end on a real mosquitto."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from battery.sizes import CONTROL_KILLS, DISK_FULL, KILLS, PATIENCE, STOPS, only_in_full
+
+import rxflow
+from rxflow import read_rows
+from rxflow.testing import NumberedPublisher, assert_no_loss
+
+PIPELINE = Path(__file__).with_name("pipeline.py")
+LOGIN = {"username": "wiredflow", "password": "wiredflow"}
+TOPIC = "battery/n"
+HAS_JOURNAL = any(
+    ".attach(" in file.read_text() for file in Path(rxflow.__file__).parent.glob("*.py")
+)
+"""Whether a source uses the sink's journal by now; until then QoS 2 is at least once."""
+
+
+def command(broker, path, *options):
+    return [sys.executable, str(PIPELINE), broker.url, str(path), *options]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_no_acknowledged_message_is_missing_after_kills(mosquitto, tmp_path, qos):  # C5, C6
+    path = tmp_path / "rows.json"
+    broker = {"url": mosquitto.url, "topic": TOPIC, "qos": qos, **LOGIN}
+    outcome = assert_no_loss(
+        command(mosquitto, path, "--qos", str(qos)),
+        path,
+        kills=KILLS,
+        seconds_between_kills=(0.0, 0.4),
+        seed=qos,
+        exactly_once=qos == 2 and HAS_JOURNAL,
+        in_order=True,
+        patience=PATIENCE,
+        **broker,
+    )
+    sys.stdout.write(f"{outcome}\n")
+    assert outcome.duplicates <= 1000 * KILLS  # mosquitto's window, once a kill
+
+
+@only_in_full
+def test_a_pipeline_that_acknowledges_before_the_commit_is_found_out(mosquitto, tmp_path):
+    path = tmp_path / "rows.json"
+    with pytest.raises(AssertionError, match="acknowledged messages are lost"):
+        assert_no_loss(
+            command(mosquitto, path, "--careless", "--commit-seconds", "0.1"),
+            path,
+            url=mosquitto.url,
+            topic=TOPIC,
+            kills=CONTROL_KILLS,
+            seconds_between_kills=(0.0, 0.1),
+            seed=1,
+            patience=3.0,
+            **LOGIN,
+        )
+
+
+def test_after_kills_in_qos_2_no_slot_of_the_broker_is_leaked(make_mosquitto, tmp_path):  # C6
+    broker = make_mosquitto(options="max_inflight_messages 10")
+    path = tmp_path / "rows.json"
+    killed, later = [
+        assert_no_loss(
+            command(broker, path, "--qos", "2", "--commit-seconds", "0.01"),
+            path,
+            url=broker.url,
+            topic=TOPIC,
+            qos=2,
+            kills=kills,
+            rate=300,
+            seconds_between_kills=(0.2, 0.4),
+            seed=3,
+            exactly_once=HAS_JOURNAL,
+            **LOGIN,
+        )
+        for kills in (max(2, KILLS // 6), 0)
+    ]
+    assert killed.kills
+    assert later.stored >= 50
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_pipeline_that_is_told_to_stop_says_goodbye_and_loses_nothing(  # C16
+    mosquitto, tmp_path, number
+):
+    path = tmp_path / "rows.json"
+    outcome = assert_no_loss(
+        command(mosquitto, path),
+        path,
+        url=mosquitto.url,
+        topic=TOPIC,
+        kills=STOPS,
+        stop_signal=number,
+        seconds_between_kills=(0.2, 0.5),
+        seed=5,
+        in_order=True,
+        patience=5.0,
+        **LOGIN,
+    )
+    sys.stdout.write(f"{outcome}\n")
+    assert outcome.duplicates == 0
+    goodbyes = mosquitto.log.count("Received DISCONNECT from rxflow-")
+    assert goodbyes == STOPS + 2  # the last stop, and the publisher
+
+
+def test_a_disk_that_is_full_again_and_again_costs_nothing(mosquitto, tmp_path):  # C10
+    path = tmp_path / "rows.json"
+    ready = command(mosquitto, path, "--count", "1")
+    opened = subprocess.Popen(ready)
+    statuses = []
+    with NumberedPublisher(
+        mosquitto.url, TOPIC, payload=lambda n: b'{"n": %d}' % n, rate=20, **LOGIN
+    ) as publisher:
+        assert opened.wait(PATIENCE) == 0
+        publisher.rate = 1000
+        for _ in range(DISK_FULL):
+            full = subprocess.run(
+                command(mosquitto, path, "--room", "4000"),
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            statuses.append((full.returncode, b"SinkError" in full.stderr))
+            json.loads(path.read_bytes())
+        publisher.stop()
+    first = json.loads(path.read_bytes())[0]["n"]
+    expected = [n for n in publisher.acknowledged if n >= first]
+    assert_stored(command(mosquitto, path), path, expected)
+    assert statuses == [(1, True)] * DISK_FULL
+    numbers = [row["n"] for row in json.loads(path.read_bytes())]
+    assert sorted(numbers) == sorted(expected)  # none missing, none twice
+
+
+def assert_stored(argv, path, expected):
+    """Run it until all of this is stored."""
+    process = subprocess.Popen(argv)
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while {row["n"] for row in read_rows(path)} < set(expected):
+            assert time.monotonic() < deadline, "not all of it is stored in time"
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)

@@ -1,0 +1,307 @@
+"""C1 to C4 and C17: what crashes, power cuts, disks and people do to a file, and the controls.
+
+Each test that nothing is lost stands beside one that takes the safeguard away and finds a loss.
+"""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from battery.sizes import FULL
+from sinks import test_tear
+
+from rxflow.errors import SinkError
+from rxflow.sinks import place
+from rxflow.sinks.durable import DurableFile
+from rxflow.sinks.layout import ARRAY, LINES
+
+WRITER = Path(__file__).with_name("file_writer.py")
+KILLS = 200 if FULL else 10
+CUTS = 100 if FULL else 3
+FAILING_CALLS = range(1, 11 if FULL else 4)
+HISTORY = 24 if FULL else 8
+SUFFIXES = pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+
+
+def writer(path, *control, first=0, last=10**9, padding=0, before=()):
+    numbers = map(str, (first, last, padding))
+    command = [*before, sys.executable, str(WRITER), str(path), *numbers, *control]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def recovered(path):
+    """The numbers in a file that a sink has opened and left again."""
+    layout = LINES if path.suffix == ".jsonl" else ARRAY
+    file = DurableFile(path, layout, "append", None)
+    file.open()
+    file.close()
+    return numbers(path)
+
+
+def numbers(path):
+    content = path.read_bytes()
+    rows = map(json.loads, content.splitlines()) if path.suffix == ".jsonl" else json.loads(content)
+    return [row["n"] for row in rows]
+
+
+# -- C1: torn writes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [ARRAY, LINES], ids=["array", "lines"])
+def test_of_a_long_history_no_torn_write_loses_a_row(layout, monkeypatch):
+    commits = [[{"n": n, "pad": "p" * (n * 37 % 900)}, n] for n in range(HISTORY)]
+    histories = [commits[: n + 1] for n in range(HISTORY)]
+    monkeypatch.setattr(test_tear, "histories", lambda: histories)
+    assert test_tear.lost_or_wrong(layout, test_tear.repaired) == 0
+
+
+# The controls, a trailing comma and no cut, are in tests/sinks/test_tear.py.
+
+
+# -- C2: kill -9 -----------------------------------------------------------------------------------
+
+
+def killed(path, kills, recover, *control, large=60_000):
+    """Kill a writer many times; how often the file was broken, and which rows it lost."""
+    broken, lost, known = 0, set(), []
+    for kill in range(kills):
+        first = known[-1] + 1 if known else 0
+        padding = large + kill * 1_000 if kill % 2 else 0
+        with writer(path, *control, first=first, padding=padding) as process:
+            acked = [int(process.stdout.readline()) for _ in range(2 + kill % 5)]
+            process.send_signal(signal.SIGKILL)
+            acked += [int(line) for line in process.stdout if line.endswith(b"\n")]
+        known += acked
+        try:
+            found = recover(path)
+        except ValueError:
+            broken += 1
+            return broken, set(known)
+        lost |= set(known) - set(found)
+        assert found == list(range(len(found)))
+        known = found
+    return broken, lost
+
+
+@SUFFIXES
+def test_kill_9_loses_no_committed_row(tmp_path, suffix):
+    assert killed(tmp_path / f"rows{suffix}", KILLS, recovered) == (0, set())
+
+
+def test_a_file_that_is_truncated_before_each_row_is_broken_by_a_kill(tmp_path):
+    for attempt in range(10 * KILLS):
+        path = tmp_path / f"{attempt}.json"
+        broken, lost = killed(path, KILLS, numbers, "trailing-comma", large=5_000_000)
+        if broken or lost:
+            return
+    pytest.fail("no kill broke it")
+
+
+# -- C3: the power is cut --------------------------------------------------------------------------
+
+
+class Disk:
+    """An ext4 in a file, and what a power cut would leave of it."""
+
+    def __init__(self, folder):
+        self.image, self.copy = folder / "disk", folder / "copy"
+        self.there, self.after = folder / "there", folder / "after"
+        for path in (self.there, self.after):
+            path.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(48 * 1024 * 1024)
+        call("mkfs.ext4", "-q", "-F", str(self.image))
+        call("mount", "-o", "loop", str(self.image), str(self.there))
+
+    def cut(self, process):
+        """Keep what is on the disk in this instant; return what the process has said by then."""
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        said = process.stdout.read() or b""
+        shutil.copyfile(self.image, self.copy)
+        process.send_signal(signal.SIGCONT)
+        return said
+
+    def found(self, name):
+        """The numbers in a file after that cut."""
+        call("mount", "-o", "loop", str(self.copy), str(self.after))
+        try:
+            path = self.after / name
+            return recovered(path) if path.exists() else []
+        finally:
+            call("umount", str(self.after))
+
+    def close(self):
+        call("umount", str(self.there))
+
+
+def call(*command):
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture
+def disk():
+    folder = Path("/dev/shm") / f"rxflow-{os.getpid()}"  # a copy of the image is one of memory
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        pytest.skip("a power cut needs root, loop devices and mkfs.ext4")
+    folder.mkdir()
+    try:
+        disk = Disk(folder)
+    except subprocess.CalledProcessError as error:
+        shutil.rmtree(folder)
+        pytest.skip(f"no loop device here: {error.stderr.decode().strip()}")
+    yield disk
+    disk.close()
+    shutil.rmtree(folder)
+
+
+def lost_in_cuts(disk, name, cuts, *control):
+    """How many rows that the writer was sure of are not on the disk after power cuts."""
+    lost = 0
+    with writer(disk.there / name, *control, padding=50) as process:
+        os.set_blocking(process.stdout.fileno(), False)
+        said = b""
+        for _ in range(cuts):
+            time.sleep(0.02)  # a moment of its life; no outcome depends on how long it is
+            while b"\n" not in said:
+                said += process.stdout.read() or b""
+            said += disk.cut(process)
+            acked = int(said[: said.rindex(b"\n")].splitlines()[-1])
+            there = disk.found(name)
+            assert there == list(range(len(there)))
+            lost += max(0, acked + 1 - len(there))
+        process.kill()
+    return lost
+
+
+@SUFFIXES
+def test_a_power_cut_loses_no_committed_row(disk, suffix):
+    assert lost_in_cuts(disk, f"rows{suffix}", CUTS) == 0
+
+
+def test_without_the_sync_a_power_cut_loses_rows(disk):
+    assert lost_in_cuts(disk, "rows.json", 3, "no-sync") > 0
+
+
+# -- C4: the disk says no --------------------------------------------------------------------------
+# No space (tmpfs) and too large (RLIMIT_FSIZE) are in tests/sinks/test_durable.py.
+
+
+def failing(path, call_name, number, *control):
+    """What a writer says whose n-th call of this kind fails with EIO, and the next are fine."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed (Debian: apt-get install strace)")
+    inject = f"inject={call_name}:error=EIO:when={number}"
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call_name}", "-e", inject]
+    with writer(path, *control, last=20, before=strace) as process:
+        return process.stdout.read().decode().splitlines()
+
+
+@pytest.mark.parametrize("number", FAILING_CALLS)
+@pytest.mark.parametrize("call_name", ["fdatasync", "pwrite64"])
+def test_after_an_error_of_the_disk_nothing_more_is_said_to_be_stored(tmp_path, call_name, number):
+    path = tmp_path / "rows.json"
+    *acked, error = failing(path, call_name, number)
+    assert error.startswith("SinkError")
+    assert "Input/output error" in error
+    assert acked == [str(n) for n in range(number - 2 + (number == 1))]  # the first made the file
+    if number > 1:
+        assert set(map(int, acked)) <= set(recovered(path))
+
+
+def test_a_writer_that_goes_on_after_a_failed_sync_is_told_that_all_is_well(tmp_path):
+    said = failing(tmp_path / "rows.json", "fdatasync", 3, "retry")
+    assert said[:2] == ["0", "2"]  # row 1 failed, and the next sync says nothing of it
+
+
+def test_a_file_system_that_is_read_only_says_so(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        call("mount", "-o", "remount,ro", str(folder))
+        with pytest.raises(SinkError, match="can be written") as caught:
+            DurableFile(folder / "rows.json", ARRAY, "append", None).open()
+        assert caught.value.__cause__.errno == errno.EROFS
+    finally:
+        call("umount", str(folder))
+
+
+def test_a_folder_that_may_not_be_written_says_so(tmp_path):
+    tmp_path.chmod(0o555)
+    child = os.fork()
+    if child == 0:
+        if os.geteuid() == 0:
+            os.setresuid(65_534, 65_534, 65_534)
+        try:
+            DurableFile(tmp_path / "rows.json", ARRAY, "append", None).open()
+        except SinkError as error:
+            os._exit(0 if "Check the permissions" in str(error) else 2)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    tmp_path.chmod(0o755)
+
+
+# -- C17: somebody meddles -------------------------------------------------------------------------
+# A second writer, rm, mv, truncate, symbolic links, FIFOs and foreign content are in
+# tests/sinks/test_durable.py; these are the controls.
+
+
+@pytest.fixture
+def careless(tmp_path, monkeypatch):
+    """A file with a row, open, whose writer does not look whether it is still there."""
+    monkeypatch.setattr(place.Place, "is_still", lambda *_: True)
+    file = DurableFile(tmp_path / "rows.json", ARRAY, "append", None)
+    file.open()
+    file.commit([b'{"n":0}'])
+    yield file
+    file.close()
+
+
+def test_without_the_look_rows_vanish_with_a_removed_file(careless):
+    careless.path.unlink()
+    careless.commit([b'{"n":1}'])
+    assert careless.rows == 2
+    assert not careless.path.exists()
+
+
+def test_without_the_look_copytruncate_leaves_a_hole(careless):
+    os.truncate(careless.path, 0)
+    careless.commit([b'{"n":1}'])
+    assert careless.path.read_bytes().startswith(b"\0")
+
+
+def test_when_the_lock_is_lost_the_writer_stops(tmp_path):
+    file = DurableFile(tmp_path / "rows.json", ARRAY, "append", None)
+    file.open()
+    file.commit([b"1"])
+    (tmp_path / "rows.json.lock").unlink()
+    for _ in range(2):
+        with pytest.raises(SinkError, match=r"lock was lost|earlier commit"):
+            file.commit([b"2"])
+    file.close()
+    assert file.path.read_bytes() == b"[\n1\n]\n"
+
+
+def test_without_the_look_at_the_lock_two_write_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(place.Place, "is_locked", lambda _: True)
+    first = DurableFile(tmp_path / "rows.json", ARRAY, "append", None)
+    first.open()
+    (tmp_path / "rows.json.lock").unlink()
+    second = DurableFile(tmp_path / "rows.json", ARRAY, "append", None)
+    second.open()
+    first.commit([b"1"])
+    second._size = first._size
+    second.commit([b"2"])
+    first.close()
+    second.close()
+    assert json.loads(first.path.read_bytes()) == [2]

@@ -1,0 +1,417 @@
+"""C19: wire, ledger and session against a model of the standard's sender, in any order.
+
+`Sender` is a broker as MQTT 3.1.1 and 5 describe it [MQTT-4.3, 4.4, 4.6]: what it has sent and not
+seen acknowledged it sends again, with the same packet id, when a connection finds the session. It
+looks at every byte that comes back. Real are `Wire` and `Ledger`; only the socket is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from battery.sizes import EXAMPLES, STEPS
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from scripted import PUBACK, PUBCOMP, PUBREC, packet, publish
+
+from rxflow._wire import Wire
+from rxflow.delivery import Ledger
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+MAX_PENDING = 4
+
+
+@dataclass
+class Sent:
+    """One message of QoS 1 or 2, in the sender's session."""
+
+    number: int
+    qos: int
+    packet_id: int
+    is_received: bool = False  # PUBREC has come
+    epoch: int = -1  # the connection on which it was last sent
+
+
+@dataclass
+class Fate:
+    """What became of a message on our side, as far as the test itself did it."""
+
+    is_stored: bool = False
+    is_let_go: bool = False
+    deliveries: int = 0
+
+
+class Stream:
+    """A socket in memory."""
+
+    def __init__(self) -> None:
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+
+    def recv(self, size: int) -> bytes:
+        if not self.incoming:
+            raise BlockingIOError
+        data = bytes(self.incoming[:size])
+        del self.incoming[:size]
+        return data
+
+    def send(self, data) -> int:
+        self.outgoing += data
+        return len(data)
+
+    def pending(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+@dataclass
+class Sender:
+    """The broker's side: its session, and one connection after the other."""
+
+    fates: dict[int, Fate]
+    in_flight: dict[int, Sent] = field(default_factory=dict)
+    order: list[tuple[int, int]] = field(default_factory=list)  # qos, packet id, as sent
+    epoch: int = -1
+    numbers: int = 0
+    must_be_gapless: bool = True
+
+    def connect(self, *, has_session: bool) -> bytes:
+        """Begin a connection; what it sends at once [MQTT-4.4.0-1]."""
+        self.epoch += 1
+        self.order.clear()
+        if not has_session:
+            self.in_flight.clear()
+        again = bytearray()
+        for sent in self.in_flight.values():
+            if sent.is_received:
+                again += self.pubrel(sent)
+            else:
+                again += self._publish(sent, is_duplicate=True)
+        return bytes(again)
+
+    def new(self, qos: int, packet_id: int) -> bytes:
+        number, self.numbers = self.numbers, self.numbers + 1
+        self.fates[number] = Fate()
+        sent = self.in_flight[packet_id] = Sent(number, qos, packet_id)
+        return self._publish(sent, is_duplicate=False)
+
+    def pubrel(self, sent: Sent) -> bytes:
+        return packet(0x62, sent.packet_id.to_bytes(2))
+
+    def _publish(self, sent: Sent, *, is_duplicate: bool) -> bytes:
+        sent.epoch = self.epoch
+        self.order.append((sent.qos, sent.packet_id))
+        payload = str(sent.number).encode()
+        return publish("t", payload, sent.qos, sent.packet_id, 8 * is_duplicate)
+
+    def read(self, data: bytearray) -> bytes:
+        """Check what came back, and answer it."""
+        answer = bytearray()
+        assert len(data) % 4 == 0
+        for at in range(0, len(data), 4):
+            kind, packet_id = data[at] & 0xF0, int.from_bytes(data[at + 2 : at + 4])
+            sent = self.in_flight.get(packet_id)
+            if kind == PUBCOMP:
+                if sent and sent.is_received:
+                    del self.in_flight[packet_id]
+                continue
+            qos = {PUBACK: 1, PUBREC: 2}[kind]
+            self._in_order(qos, packet_id)
+            assert sent is not None, f"{packet_id} is not in flight: an older connection's?"
+            assert sent.qos == qos
+            assert sent.epoch == self.epoch, "acknowledged before it was sent on this connection"
+            fate = self.fates[sent.number]
+            assert fate.is_stored or fate.is_let_go, f"message {sent.number} is acknowledged"
+            if qos == 1:
+                del self.in_flight[packet_id]
+            else:
+                sent.is_received = True
+                answer += self.pubrel(sent)
+        data.clear()
+        return bytes(answer)
+
+    def _in_order(self, qos: int, packet_id: int) -> None:
+        """Acknowledgements come in the order of what was sent [MQTT-4.6.0-2, 4.6.0-3]."""
+        assert (qos, packet_id) in self.order, "acknowledged twice, or on the wrong connection"
+        place = self.order.index((qos, packet_id))
+        assert not (self.must_be_gapless and place), f"{self.order[:place]} should come first"
+        del self.order[: place + 1]
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The rules; what is asserted is in `Sender.read` and in the invariants."""
+
+    ledger_type: type[Ledger] = Ledger
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fates: dict[int, Fate] = {}
+        self.sender = Sender(self.fates)
+        self.errors: list[Exception] = []
+        self.ledger = self.ledger_type(self._acknowledge, lambda: None, self.errors.append)
+        self.max_pending = MAX_PENDING
+        self.stream: Stream | None = None
+        self.wire: Wire | None = None
+        self.held: list = []  # by an operator
+        self.taken: list = []  # by a sink
+        self.is_closed = self.is_finished = False
+
+    # -- what a wire needs of its client ---------------------------------------------------------
+
+    def on_next(self, message) -> None:
+        number = int(message.payload)
+        fate = self.fates[number]
+        fate.deliveries += 1
+        assert not (message.qos == 2 and fate.deliveries > 1), f"{number} came twice in QoS 2"
+        self.held.append((number, message))
+
+    @staticmethod
+    def admit(topic: bytes) -> str:
+        return topic.decode()
+
+    @staticmethod
+    def passed(first: int) -> None:
+        raise AssertionError(first)
+
+    def _acknowledge(self, ready: list[int]) -> None:
+        if self.wire:
+            self.wire.acknowledge(ready)
+
+    # -- connections -----------------------------------------------------------------------------
+
+    def _connect(self, *, has_session: bool) -> None:
+        self.stream = Stream()
+        self.wire = Wire(self.stream, self, version5=False, max_packet_bytes=1000, now=lambda: NOW)
+        self.stream.incoming += self.sender.connect(has_session=has_session)
+        self.ledger.connected(session_present=has_session)
+        self._exchange()
+
+    @initialize()
+    def connect_first(self) -> None:
+        self._connect(has_session=False)
+
+    @precondition(lambda self: not self.is_closed)
+    @rule(has_session=st.booleans())
+    def reconnect(self, has_session) -> None:
+        self._connect(has_session=has_session)
+
+    @precondition(lambda self: self.wire is not None)
+    @rule()
+    def lose_the_connection(self) -> None:
+        self.wire = self.stream = None
+
+    # -- the network -----------------------------------------------------------------------------
+
+    def _exchange(self) -> None:
+        """One pass of the loop: what waits is read, settled, written, and read by the sender."""
+        wire, stream = self.wire, self.stream
+        if wire is None or stream is None:
+            self.ledger.settle()
+            return
+        if not wire.is_paused:
+            wire.read()
+        self.ledger.settle()
+        if wire.is_paused and self.ledger.unsettled <= MAX_PENDING // 2:
+            wire.is_paused = False
+            wire.decode()
+            self.ledger.settle()
+        wire.flush()
+        self._check_and_answer()
+
+    def _check_and_answer(self) -> None:
+        assert self.stream is not None
+        self.stream.incoming += self.sender.read(self.stream.outgoing)
+
+    @rule()
+    def pass_of_the_loop(self) -> None:
+        self._exchange()
+
+    @precondition(lambda self: self.wire is not None and not self.is_closed)
+    @rule(qos=st.sampled_from([1, 2]), is_read=st.booleans(), number=st.integers(1, 3))
+    def deliver(self, qos, is_read, number) -> None:
+        assert self.stream is not None
+        for _ in range(number):
+            # The lowest free id: ids are used again as soon as they may be.
+            packet_id = next(n for n in range(1, 1000) if n not in self.sender.in_flight)
+            self.stream.incoming += self.sender.new(qos, packet_id)
+        if is_read:
+            self._exchange()
+
+    @precondition(lambda self: self.wire is not None and not self.is_closed)
+    @rule()
+    def release_again(self) -> None:
+        assert self.stream is not None
+        for sent in self.sender.in_flight.values():
+            if sent.is_received:
+                self.stream.incoming += self.sender.pubrel(sent)
+
+    # -- our side --------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def let_go(self, data) -> None:
+        number, _ = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        if not self.is_closed:
+            self.fates[number].is_let_go = True
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def take(self, data) -> None:
+        taken = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        taken[1].delivery.take(1)
+        self.taken.append(taken)
+
+    @precondition(lambda self: self.taken)
+    @rule(count=st.integers(1, 3), is_settled=st.booleans())
+    def commit(self, count, is_settled) -> None:
+        touched: set[Ledger] = set()
+        for number, message in self.taken[:count]:
+            self.fates[number].is_stored = True
+            message.delivery.store(touched)
+        message = None
+        del self.taken[:count]
+        assert touched == {self.ledger}
+        if is_settled:
+            self._exchange()
+
+    @precondition(lambda self: self.taken and not self.errors)
+    @rule()
+    def fail_a_commit(self) -> None:
+        self._exchange()
+        self.taken[0][1].delivery.fail(OSError("full"))
+        self.is_closed = True
+        self.sender.must_be_gapless = False
+        self._stop()
+        self.held.clear()
+        self.taken.clear()
+
+    @precondition(lambda self: not self.is_closed)
+    @rule()
+    def close(self) -> None:
+        """What a dispose does: the ledger is closed before the first reference drops."""
+        self.ledger.close()
+        self.is_closed = True
+        self.sender.must_be_gapless = False
+        self._stop()
+        self.held.clear()
+
+    @precondition(lambda self: self.is_closed and not self.is_finished)
+    @rule()
+    def finish(self) -> None:
+        self.ledger.finish()
+        self.is_finished = True
+        if self.wire:
+            self.wire.flush()
+            self._check_and_answer()
+
+    def _stop(self) -> None:
+        if self.wire:
+            self.wire.is_stopped = True
+
+    # -- what always holds -----------------------------------------------------------------------
+
+    @invariant()
+    def at_most_max_pending_are_held(self) -> None:
+        assert len(self.held) + len(self.taken) <= MAX_PENDING
+        assert self.ledger.unsettled <= MAX_PENDING
+
+    @invariant()
+    def the_counts_add_up(self) -> None:
+        ledger = self.ledger
+        assert ledger.received == ledger.stored + ledger.let_go + ledger.left
+        assert ledger.left >= len(self.held) + len(self.taken)
+
+    def teardown(self) -> None:
+        """Whatever happened: if all is let go and the session is kept, all is acknowledged."""
+        if self.errors or self.is_closed or self.wire is None:
+            return
+        self._connect(has_session=True)
+        for _ in range(1000):
+            for number in [held[0] for held in (*self.held, *self.taken)]:
+                self.fates[number].is_let_go = True
+            self.held.clear()
+            self.taken.clear()
+            self._exchange()
+            if not self.sender.in_flight and not self.stream.incoming:
+                break
+        assert not self.sender.in_flight, "never acknowledged: its slot is leaked"
+        assert self.ledger.unsettled == 0
+
+
+SIZE = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+QUICKLY = [Phase.generate]  # a counter-example is enough, it needs no shrinking
+
+
+def test_acknowledged_is_stored_or_let_go_whatever_happens_in_whatever_order():
+    run_state_machine_as_test(LedgerMachine, settings=SIZE)
+
+
+def test_what_is_dropped_before_a_connection_is_not_acknowledged_on_it():
+    acknowledged = []
+    ledger = Ledger(acknowledged.extend, lambda: None, lambda _: None)
+    ledger.connected(session_present=False)
+    ledger.open(7)  # dropped at once, and not settled yet
+    ledger.connected(session_present=True)
+    assert acknowledged == []
+
+
+class WithoutEpochs(Ledger):
+    def connected(self, *, session_present: bool) -> None:
+        self.settle()
+
+
+class WithoutOrder(Ledger):
+    def _acknowledge_in_order(self) -> None:
+        ready = [self._queue[number - self._first] for number, may in self._fates.items() if may]
+        self._fates.clear()
+        if ready:
+            self._acknowledge(ready)
+
+
+class WithoutClosing(Ledger):
+    def close(self) -> None:
+        self.settle()
+
+
+class WithoutFailing(Ledger):
+    def fail(self, error: Exception) -> None:
+        self._failed(error)
+
+
+class WithoutMemoryOfQos2(Ledger):
+    def open2(self, packet_id, digest=0, *, duplicate=True):
+        self._numbers2.pop(packet_id, None)
+        self._done2.discard(packet_id)
+        return super().open2(packet_id, digest, duplicate=duplicate)
+
+
+@pytest.mark.parametrize(
+    "broken", [WithoutEpochs, WithoutOrder, WithoutClosing, WithoutFailing, WithoutMemoryOfQos2]
+)
+def test_a_ledger_without_a_safeguard_is_found_out(broken):
+    class Machine(LedgerMachine):
+        ledger_type = broken
+
+    size = settings(
+        SIZE, max_examples=5000, database=None, phases=QUICKLY, report_multiple_bugs=False
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Machine, settings=size)

@@ -1,0 +1,507 @@
+"""C7, C8, C9, C11, C15, C18: networks that fail, brokers that vanish, more than can be taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import reactivex
+from battery.feeder import EndlessBroker
+from battery.proxy import Proxy
+from battery.sizes import (
+    BLACK_HOLE,
+    BROKER_RESTARTS,
+    FULL,
+    KEEP_ALIVE,
+    MANY,
+    NETWORK_FAULTS,
+    OVERLOAD_SECONDS,
+    PATIENCE,
+    ROW_SECONDS,
+    only_in_full,
+)
+from scripted import PUBACK, PUBREC, SUBSCRIBE, Conversation, ScriptedBroker, publish
+
+from rxflow import ConnectError, JsonSink, from_mqtt, read_rows, run_async
+from rxflow._client import Client
+from rxflow._link import Link
+from rxflow.delivery import Ledger
+from rxflow.log import logger
+from rxflow.testing import NumberedPublisher
+
+PIPELINE = Path(__file__).with_name("pipeline.py")
+LOGIN = {"username": "wiredflow", "password": "wiredflow"}
+TOPIC = "battery/n"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Try again at once, or nearly: the waits are another test's subject."""
+    monkeypatch.setattr(Client, "_wait", staticmethod(lambda _: 0.05))
+    monkeypatch.setattr("rxflow._client.SILENCE", 1.0)
+
+
+@pytest.fixture
+def log():
+    lines: list[str] = []
+    number = logger.add(lines.append, level="INFO", format="{message}")
+    yield lines
+    logger.remove(number)
+
+
+async def until(is_so: Callable[[], object], what: str = "") -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, what or "it did not come in time"
+        await asyncio.sleep(0.01)
+
+
+def numbered(url: str, **settings) -> NumberedPublisher:
+    return NumberedPublisher(url, TOPIC, payload=lambda n: b'{"n": %d}' % n, **LOGIN, **settings)
+
+
+def numbers(path: Path) -> list[int]:
+    return [row["n"] for row in read_rows(path)] if path.exists() else []
+
+
+@contextlib.asynccontextmanager
+async def pipeline(url: str, path: Path, **settings) -> AsyncIterator[list[object]]:
+    """A pipeline into a file; inside the block its subscription stands."""
+    connects: list[object] = []
+    source = from_mqtt(url, TOPIC, on_connect=connects.append, **LOGIN, **settings)
+    running = asyncio.ensure_future(run_async(source, JsonSink(path)))
+    try:
+        await until(lambda: connects or running.done())
+        yield connects
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+# -- C7: the network -------------------------------------------------------------------------------
+
+
+async def fault(proxy: Proxy, which: str) -> None:
+    connection = proxy.latest
+    if which == "reset":
+        connection.reset()
+    elif which == "cut inside a packet":
+        connection.cut_inside_a_packet()
+    elif which == "half open":
+        connection.half_open()
+    else:
+        with connection.black_hole():
+            await asyncio.sleep(0.5 if which == "short hole" else BLACK_HOLE)
+
+
+@pytest.mark.parametrize("qos", [1, 2] if FULL else [2])
+def test_a_network_that_fails_costs_no_message(mosquitto, tmp_path, qos):
+    path = tmp_path / "rows.json"
+    kinds = ["half open", "cut inside a packet", "reset", "long hole", "short hole"]
+    instants = random.Random(qos)
+
+    async def main(proxy: Proxy, publisher: NumberedPublisher) -> None:
+        async with pipeline(proxy.url, path, qos=qos, keep_alive=KEEP_ALIVE) as connects:
+            with publisher:
+                for turn in range(NETWORK_FAULTS):
+                    which = kinds[turn % len(kinds)]
+                    before = len(connects)
+                    began = time.monotonic()
+                    await fault(proxy, which)
+                    if which != "short hole":
+                        await until(lambda n=before: len(connects) > n, f"no way back: {which}")
+                        took = time.monotonic() - began
+                        assert took <= BLACK_HOLE + 2 * KEEP_ALIVE + 2, which
+                    await asyncio.sleep(instants.uniform(0.05, 0.2))
+                await asyncio.to_thread(publisher.stop)
+            await until(lambda: set(publisher.acknowledged) <= set(numbers(path)), "lost")
+
+    with Proxy(mosquitto.port) as proxy:
+        publisher = numbered(mosquitto.url, qos=qos, rate=500)
+        asyncio.run(main(proxy, publisher))
+    found = numbers(path)
+    assert set(found) == set(publisher.acknowledged)
+    assert list(dict.fromkeys(found)) == sorted(set(found))
+    if qos == 2:  # no crash: what was received stands in the ledger
+        assert len(found) == len(set(found))
+
+
+# -- C8: the broker is restarted -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_a_broker_that_is_restarted_costs_no_message_and_is_not_subscribed_again(
+    mosquitto, tmp_path, version
+):
+    path = tmp_path / "rows.json"
+
+    async def main(proxy: Proxy, publisher: NumberedPublisher) -> None:
+        async with pipeline(proxy.url, path) as connects:
+            with publisher:
+                for turn in range(BROKER_RESTARTS):
+                    await asyncio.sleep(0.2)
+                    await asyncio.to_thread(mosquitto.stop)
+                    await asyncio.to_thread(mosquitto.start)
+                    await until(lambda n=turn: len(connects) > n + 1, "no way back")
+                await asyncio.sleep(0.2)
+                await asyncio.to_thread(publisher.stop)
+            await until(lambda: set(publisher.acknowledged) <= set(numbers(path)), "lost")
+            assert all(each.session_present for each in connects[1:])
+
+    with Proxy(mosquitto.port, version=version) as proxy:
+        # An id, so that its own session outlives the restart too.
+        publisher = numbered(mosquitto.url, rate=300, client_id="publisher")
+        asyncio.run(main(proxy, publisher))
+        subscribed = [len(connection.sent(SUBSCRIBE)) for connection in proxy.connections]
+    assert sum(subscribed) == subscribed[0] == 1
+
+
+# -- C9: the broker forgets ------------------------------------------------------------------------
+
+
+class Keeping:
+    """An observer that stores when it is told to."""
+
+    def __init__(self) -> None:
+        self.messages = []
+
+    def on_next(self, message) -> None:
+        self.messages.append(message)
+
+    def store(self, count: int) -> None:
+        touched: set[Ledger] = set()
+        for message in self.messages[:count]:
+            message.delivery.take(1)
+            message.delivery.store(touched)
+        del message, self.messages[:count]
+        for ledger in touched:
+            ledger.wake()
+
+    @property
+    def payloads(self) -> list[tuple[bytes, bool]]:
+        return [(message.payload, message.duplicate) for message in self.messages]
+
+
+async def late_acknowledgements(broker, proxy: Proxy, qos: int) -> tuple[int, list]:
+    """Five messages are held over the death of a broker without persistence, then stored.
+
+    Returns how many acknowledgements went out for them, and which of five new messages, with the
+    same packet ids, the broker still has after a cut.
+    """
+    kept = Keeping()
+    connects: list[object] = []
+    source = from_mqtt(
+        proxy.url, TOPIC, qos=qos, client_id="me", on_connect=connects.append, **LOGIN
+    )
+    subscription = source.subscribe(kept.on_next, lambda _: None)
+    await until(lambda: connects)
+    with numbered(broker.url, qos=2, most=5) as publisher:
+        await asyncio.to_thread(publisher.wait)
+    await until(lambda: len(kept.messages) == 5)
+    await asyncio.to_thread(broker.kill)
+    await asyncio.to_thread(broker.start)
+    await until(lambda: len(connects) == 2)
+    with numbered(broker.url, qos=2, first=5, most=5) as publisher:
+        await asyncio.to_thread(publisher.wait)
+    await until(lambda: len(kept.messages) == 10)
+    kept.store(5)
+    await asyncio.sleep(0.2)
+    stale = len(proxy.latest.sent(PUBACK, PUBREC))
+    subscription.dispose()
+    kept.messages.clear()  # with a closed ledger: as in a crash, nothing is acknowledged
+    again = Keeping()
+    other = from_mqtt(proxy.url, TOPIC, qos=qos, client_id="me", **LOGIN)
+    subscription = other.subscribe(again.on_next, lambda _: None)
+    with contextlib.suppress(AssertionError, TimeoutError):
+        async with asyncio.timeout(1 if stale else PATIENCE):
+            await until(lambda: len(again.messages) == 5)
+    payloads = again.payloads
+    subscription.dispose()
+    again.messages.clear()
+    await asyncio.sleep(0.1)
+    return stale, payloads
+
+
+NEW_AGAIN = [(b'{"n": %d}' % n, True) for n in range(5, 10)]
+
+
+@pytest.mark.filterwarnings("ignore:possible gap")
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_late_acknowledgement_is_not_sent_to_a_broker_that_forgot(make_mosquitto, log, qos):
+    broker = make_mosquitto(persistence=False)
+    with Proxy(broker.port) as proxy:
+        stale, again = asyncio.run(late_acknowledgements(broker, proxy, qos))
+    assert stale == 0
+    assert again == NEW_AGAIN
+
+
+@pytest.mark.filterwarnings("ignore:possible gap")
+def test_without_the_guard_of_epochs_late_acknowledgements_are_found_out(
+    make_mosquitto, monkeypatch
+):
+    monkeypatch.setattr(Ledger, "connected", lambda self, **_: self.settle())
+    broker = make_mosquitto(persistence=False)
+    with Proxy(broker.port) as proxy:
+        stale, again = asyncio.run(late_acknowledgements(broker, proxy, 1))
+    assert stale == 5
+    assert again != NEW_AGAIN
+
+
+def test_a_broker_that_forgot_is_a_possible_gap(make_mosquitto, tmp_path, log):
+    broker = make_mosquitto(persistence=False)
+
+    async def main() -> None:
+        async with pipeline(f"{broker.url}?version=5", tmp_path / "rows.json") as connects:
+            await asyncio.to_thread(broker.kill)
+            await asyncio.to_thread(broker.start)
+            await until(lambda: len(connects) == 2)
+
+    asyncio.run(main())
+    assert any("possible gap" in line for line in log)
+
+
+def test_what_is_let_go_while_the_connection_is_lost_is_not_acknowledged_on_the_next():
+    held: list[object] = []
+    stale: list[int] = []
+    is_gone, is_let_go = threading.Event(), threading.Event()
+
+    def first(conversation: Conversation) -> None:
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(publish("a", b"1", 1, 7))
+        while not held:
+            time.sleep(0.01)
+
+    def second(conversation: Conversation) -> None:
+        is_gone.set()
+        is_let_go.wait(10)
+        conversation.accept(session_present=True)
+        # What it says before it has been sent anything is about the older connection.
+        conversation.send(b"\xd0\0")
+        time.sleep(0.2)
+        conversation.send(publish("a", b"2", 1, 9))
+        stale.extend(conversation.packet_ids(PUBACK, 1))
+
+    async def main(url: str) -> None:
+        source = from_mqtt(url, "a", client_id="me")
+        done = asyncio.Event()
+
+        def on_next(message) -> None:
+            if message.payload == b"1":
+                held.append(message)
+            else:
+                done.set()
+
+        subscription = source.subscribe(on_next, lambda _: None)
+        await until(is_gone.is_set)
+        held.clear()
+        is_let_go.set()
+        await until(done.is_set)
+        await asyncio.sleep(0.1)
+        subscription.dispose()
+        await asyncio.sleep(0.1)
+
+    with ScriptedBroker(first, second) as broker:
+        asyncio.run(main(broker.url))
+    assert stale == [9]
+
+
+# -- C15: the broker is frozen ---------------------------------------------------------------------
+
+
+def test_a_frozen_broker_is_noticed_within_two_keep_alives(mosquitto, tmp_path, log):
+    path = tmp_path / "rows.json"
+
+    async def main(publisher: NumberedPublisher) -> None:
+        url = f"{mosquitto.url}?version=5"
+        async with pipeline(url, path, keep_alive=KEEP_ALIVE) as connects:
+            with publisher:
+                await until(lambda: len(publisher.acknowledged) > 50)
+                began = time.monotonic()
+                with mosquitto.frozen():
+                    await until(lambda: any("no sign of the broker" in line for line in log))
+                    assert time.monotonic() - began < 2 * KEEP_ALIVE + 1
+                await until(lambda: len(connects) > 1, "no way back")
+                await asyncio.to_thread(publisher.stop)
+            await until(lambda: set(publisher.acknowledged) <= set(numbers(path)), "lost")
+
+    asyncio.run(main(numbered(mosquitto.url, rate=300)))
+
+
+@only_in_full
+def test_without_keep_alive_a_frozen_broker_is_not_noticed(mosquitto, tmp_path, log, monkeypatch):
+    monkeypatch.setattr(Link, "_keep_alive", lambda *_: None)
+
+    async def main() -> None:
+        url = f"{mosquitto.url}?version=5"
+        async with pipeline(url, tmp_path / "rows.json", keep_alive=1):
+            with mosquitto.frozen():
+                await asyncio.sleep(2.5)
+
+    asyncio.run(main())
+    assert not any("no sign of the broker" in line for line in log)
+
+
+# -- C18: two clients with one id ------------------------------------------------------------------
+
+
+def test_two_clients_with_one_id_do_not_throw_each_other_off_for_ever(mosquitto, log):
+    async def main() -> None:
+        url = f"{mosquitto.url}?version=5"
+        sources = [from_mqtt(url, TOPIC, client_id="twin", **LOGIN) for _ in range(2)]
+        subscriptions = [source.subscribe(lambda _: None, lambda _: None) for source in sources]
+        await asyncio.sleep(1.0)
+        for subscription in subscriptions:
+            subscription.dispose()
+        await asyncio.sleep(0.2)
+
+    asyncio.run(main())
+    assert mosquitto.log.count("New client connected") <= 12
+
+
+@pytest.mark.filterwarnings("ignore:possible gap")
+def test_a_session_that_is_taken_over_three_times_ends_with_an_error_that_says_so():
+    def script(conversation: Conversation) -> None:
+        conversation.accept(version=5)
+        conversation.accept_subscription(version=5)
+        conversation.send(b"\xe0\2\x8e\0")
+        conversation.read_to_end()
+
+    async def main(url: str) -> None:
+        await run_async(from_mqtt(url, "a", client_id="twin"), reactivex.Observer(), log=False)
+
+    with ScriptedBroker(script, script, script) as broker:
+        url = broker.url.replace("3.1.1", "5")
+        with pytest.raises(ConnectError, match=r"'twin'.*3 times"):
+            asyncio.run(main(url))
+
+
+# -- C11: more than the sink can take --------------------------------------------------------------
+
+
+def run_slow_pipeline(url: str, path: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(PIPELINE), url, str(path), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def end_of(process: subprocess.Popen[bytes], seconds: float) -> dict[str, float]:
+    """What it printed at its end; it is told to end if it did not by then."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.terminate()
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    return json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def idle_mb() -> float:
+    """Memory of a Python that has imported rxflow."""
+    text = "import rxflow; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    out = subprocess.run([sys.executable, "-c", text], capture_output=True, check=True).stdout
+    return int(out) / 1024
+
+
+@only_in_full
+def test_overload_on_a_broker_that_ignores_receive_maximum_stays_bounded(
+    mosquitto, tmp_path, idle_mb
+):
+    path = tmp_path / "rows.json"
+    options = ("--max-pending", "500", "--keep-alive", "5", "--row-seconds", "0.0005")
+    process = run_slow_pipeline(mosquitto.url, path, *options)
+    ready = time.monotonic() + PATIENCE
+    while "Received SUBSCRIBE" not in mosquitto.log:
+        assert time.monotonic() < ready
+        time.sleep(0.05)
+    with NumberedPublisher(
+        mosquitto.url,
+        TOPIC,
+        payload=lambda n: b'{"n": %d, "x": "%s"}' % (n, b"x" * 4000),
+        rate=5000,
+        **LOGIN,
+    ) as publisher:
+        time.sleep(OVERLOAD_SECONDS)
+        publisher.stop()
+    deadline = time.monotonic() + PATIENCE + 20 * OVERLOAD_SECONDS
+    while not (path.exists() and set(publisher.acknowledged) <= set(numbers(path))):
+        assert time.monotonic() < deadline, "lost"
+        time.sleep(0.2)
+    goodbyes = re.findall(r"Client rxflow-\S+ (?!disconnected).*", mosquitto.log)
+    ended = end_of(process, 0)
+    sys.stdout.write(f"{len(publisher.acknowledged)} {idle_mb} {ended}\n")
+    assert ended["peak"] <= 500
+    assert ended["rss_mb"] <= idle_mb + 24
+    assert goodbyes == []
+
+
+def test_overload_by_a_broker_that_never_stops_stays_bounded(tmp_path, idle_mb):
+    path = tmp_path / "rows.json"
+    options = ("--max-pending", "500", "--keep-alive", "2", "--row-seconds", "0.001")
+    with EndlessBroker(count=None, payload_bytes=4000) as broker:
+        process = run_slow_pipeline(broker.url, path, *options)
+        deadline = time.monotonic() + PATIENCE
+        while not path.exists() or path.stat().st_size < 1000:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ended = end_of(process, OVERLOAD_SECONDS)
+        sent, connections = broker.sent, broker.connections
+    sys.stdout.write(f"{sent} {idle_mb} {ended}\n")
+    assert connections == 1
+    assert sent > ended["received"] >= 500
+    assert ended["peak"] <= 500
+    assert ended["rss_mb"] <= idle_mb + 24
+
+
+@only_in_full
+def test_a_pause_longer_than_the_keep_alive_costs_no_connection(tmp_path):
+    path = tmp_path / "rows.json"
+    options = ("--max-pending", "50", "--keep-alive", "1", "--commit-seconds", "1.7")
+    with EndlessBroker(count=100) as broker:
+        ended = end_of(run_slow_pipeline(broker.url, path, *options, "--count", "100"), PATIENCE)
+        acknowledged, connections = broker.acknowledged, broker.connections
+    assert ended["stored"] == acknowledged == 100
+    assert connections == 1
+
+
+def test_many_messages_through_a_slow_sink_stay_under_100_mb(tmp_path):
+    path = tmp_path / "rows.json"
+    options = ("--row-seconds", str(ROW_SECONDS), "--count", str(MANY))
+    with EndlessBroker(count=MANY) as broker:
+        process = run_slow_pipeline(broker.url, path, *options)
+        ended = end_of(process, PATIENCE + 3 * MANY * ROW_SECONDS)
+        acknowledged, connections = broker.acknowledged, broker.connections
+    sys.stdout.write(f"{ended}\n")
+    assert ended["stored"] == acknowledged == MANY
+    assert connections == 1
+    assert ended["peak"] <= 10_000
+    assert ended["rss_mb"] < 100
+
+
+def test_without_its_bounds_a_slow_pipeline_grows(tmp_path, idle_mb):
+    options = ("--unbounded", "--row-seconds", "0.001")
+    with EndlessBroker(count=None, payload_bytes=4000) as broker:
+        process = run_slow_pipeline(broker.url, tmp_path / "rows.json", *options)
+        with process:
+            try:
+                status = Path(f"/proc/{process.pid}/status")
+                deadline = time.monotonic() + PATIENCE
+                while high_water_mb(status) <= idle_mb + 48:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            finally:
+                process.kill()
+
+
+def high_water_mb(status: Path) -> float:
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024

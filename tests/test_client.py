@@ -1,0 +1,331 @@
+"""The client against a broker that is slow, silent, rude, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import threading
+import time
+
+import pytest
+import reactivex
+from reactivex.disposable import SerialDisposable
+from scripted import (
+    DISCONNECT,
+    PINGREQ,
+    PUBACK,
+    PUBLISH,
+    SUBSCRIBE,
+    ScriptedBroker,
+    packet,
+    publish,
+)
+from serving import serve, until_disconnect
+
+from rxflow import ConnectError, JsonSink, MqttSink, RxflowWarning, from_mqtt, read_rows, run
+from rxflow import operators as ops
+from rxflow.log import logger
+
+LOGIN = {"username": "wiredflow", "password": "wiredflow"}
+
+
+def quiet(*pipelines, **settings):
+    return run(*pipelines, log=False, **settings)
+
+
+def five(broker):
+    return broker.url.replace("3.1.1", "5")
+
+
+def accept_5(conversation, properties=b""):
+    """CONNACK of MQTT 5 with properties; SUBACK."""
+    conversation.expect(0x10)
+    conversation.send(packet(0x20, b"\0\0" + bytes([len(properties)]) + properties))
+    conversation.accept_subscription(version=5)
+
+
+# -- keep alive ------------------------------------------------------------------------------------
+
+
+def pings(conversation, count):
+    """When so many PINGREQ came, each answered."""
+    times = []
+    while len(times) < count:
+        assert conversation.read()[0] == PINGREQ
+        conversation.send(b"\xd0\x00")
+        times.append(time.monotonic())
+    return times
+
+
+def test_a_quiet_connection_is_kept_alive_by_a_ping_within_each_keep_alive():
+    times = []
+
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        times.append(time.monotonic())
+        times.extend(pings(conversation, 3))
+        conversation.send(publish("a", qos=0))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        quiet(from_mqtt(broker.url, "a", keep_alive=1).pipe(ops.take(1)), reactivex.Observer())
+    assert max(after - before for before, after in itertools.pairwise(times)) < 1.5
+
+
+def test_the_keep_alive_of_the_server_wins():
+    def script(conversation):
+        accept_5(conversation, b"\x13\0\1")  # Server Keep Alive: 1 s
+        pings(conversation, 2)
+        conversation.send(publish("a", qos=0).replace(b"\0\1a", b"\0\1a\0").replace(b"\4", b"\5"))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        source = from_mqtt(five(broker), "a", keep_alive=3600).pipe(ops.take(1))
+        assert quiet(source, reactivex.Observer(), seconds=20).received == 1
+
+
+def test_keep_alive_0_sends_no_ping():
+    kinds = []
+
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        while not kinds:
+            kinds.append(conversation.read()[0])
+
+    with ScriptedBroker(script) as broker:
+        quiet(from_mqtt(broker.url, "a", keep_alive=0), reactivex.Observer(), seconds=0.8)
+    assert kinds == [DISCONNECT]
+
+
+# -- leaving ---------------------------------------------------------------------------------------
+
+
+def test_a_session_taken_over_three_times_is_a_connect_error():
+    def script(conversation):
+        accept_5(conversation)
+        conversation.send(packet(DISCONNECT, b"\x8e\0"))
+        conversation.read_to_end()
+
+    with ScriptedBroker(script, script, script) as broker:
+        source = from_mqtt(five(broker), "a", client_id="mine")
+        with pytest.raises(ConnectError, match="'mine' took the session over, 3 times") as caught:
+            quiet(source, reactivex.Observer())
+    assert caught.value.reason_code == 0x8E
+
+
+def test_why_the_broker_closes_is_logged_and_another_connection_serves():
+    def leave(conversation):
+        accept_5(conversation)
+        conversation.send(packet(DISCONNECT, b"\x8b\0"))  # server shutting down
+        conversation.read_to_end()
+
+    def stay(conversation):
+        accept_5(conversation)
+        conversation.send(packet(PUBLISH, b"\0\1a\0" + b"1"))
+        until_disconnect(conversation)
+
+    lines = []
+    with ScriptedBroker(leave, stay) as broker:
+        number = logger.add(lines.append, level="WARNING", format="{message}")
+        run(from_mqtt(five(broker), "a").pipe(ops.take(1)), reactivex.Observer())
+        logger.remove(number)
+    assert "Server shutting down" in lines[0]
+
+
+# -- how bytes come and go -------------------------------------------------------------------------
+
+
+def test_packets_may_come_byte_by_byte(tmp_path):
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        for byte in publish("a", b'{"n":1}', 1, 1) + publish("a", b"[" + b"2," * 99 + b"2]", 1, 2):
+            conversation.send(bytes([byte]))
+            time.sleep(0.0005)  # so that each is a segment of its own
+        assert conversation.packet_ids(PUBACK, 2) == [1, 2]
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        quiet(from_mqtt(broker.url, "a").pipe(ops.take(2)), JsonSink(tmp_path / "a.json"))
+    assert list(read_rows(tmp_path / "a.json")) == [{"n": 1}, [2] * 100]
+
+
+def test_packets_larger_than_a_read_arrive_whole():
+    sizes = []
+    payloads = [b"x" * size for size in (1_000_000, 0, 700_000, 1)]
+    packets = [publish("a", each, 1, n) for n, each in enumerate(payloads, 1)]
+    with ScriptedBroker(serve(*packets)) as broker:
+        source = from_mqtt(broker.url, "a").pipe(ops.take(4))
+        quiet(source, reactivex.Observer(lambda m: sizes.append(len(m.payload))))
+    assert sizes == [1_000_000, 0, 700_000, 1]
+
+
+def test_a_packet_above_the_limit_ends_the_connection_before_it_is_read():
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(b"\x30\xff\xff\xff\x7f")  # 256 MB are to come
+        conversation.read_to_end()
+
+    lines = []
+    with ScriptedBroker(script, serve(publish("a"))) as broker:
+        number = logger.add(lines.append, level="WARNING", format="{message}")
+        run(from_mqtt(broker.url, "a").pipe(ops.take(1)), reactivex.Observer())
+        logger.remove(number)
+    assert "268435455 bytes; max_packet_bytes is 1048576" in lines[0]
+
+
+def test_a_broker_that_does_not_read_gets_everything_when_it_does():
+    count, size, go = 40, 100_000, threading.Event()
+
+    def script(conversation):
+        conversation.accept()
+        assert go.wait(10)
+        for n in range(count):
+            first, body = conversation.expect(PUBLISH)
+            assert (first, len(body)) == (0x32, 2 + 1 + 2 + size)
+            assert body[5:] == bytes([n]) * size
+            conversation.send(packet(PUBACK, body[3:5]))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        sink = MqttSink(broker.url, topic="a")
+        items = reactivex.range(count).pipe(ops.map(lambda n: bytes([n]) * size))
+        ready = reactivex.timer(0.2).pipe(ops.do_action(lambda _: go.set()))
+        report = quiet((items, sink), (ready, reactivex.Observer()))
+    assert report.stored == count
+
+
+# -- closing ---------------------------------------------------------------------------------------
+
+
+def test_closing_while_connecting_leaves_no_thread_and_no_socket():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+        for _ in range(5):
+            from_mqtt(url, "a").subscribe(reactivex.Observer()).dispose()
+
+
+def test_closing_while_nobody_answers_connect_is_prompt():
+    def script(conversation):
+        conversation.expect(0x10)
+        conversation.read_to_end()
+
+    with ScriptedBroker(script) as broker:
+        report = quiet(from_mqtt(broker.url, "a"), reactivex.Observer(), seconds=0.3)
+    assert report.seconds < 4
+
+
+def test_dispose_may_come_twice_and_within_on_next():
+    subscription = SerialDisposable()
+    seen, kinds = [], []
+    ended = threading.Event()
+
+    def dispose(message):
+        seen.append(message.payload)
+        subscription.dispose()
+        subscription.dispose()
+        ended.set()
+
+    with ScriptedBroker(serve(*[publish("a")] * 5, kinds=kinds)) as broker:
+        subscription.disposable = from_mqtt(broker.url, "a").subscribe(dispose)
+        assert ended.wait(10)
+    assert seen == [b"1"]
+    assert kinds == [DISCONNECT]
+
+
+def test_a_subscription_during_the_dispose_of_the_last_waits_for_it_to_leave():
+    order, second = [], threading.Event()
+
+    def first_script(conversation):
+        serve(publish("a"))(conversation)
+        order.append("gone")
+
+    def second_script(conversation):
+        conversation.accept()
+        order.append("back")
+        conversation.accept_subscription()
+        conversation.send(publish("a", b"2"))
+        until_disconnect(conversation)
+
+    async def main():
+        got = asyncio.Queue()
+        source = from_mqtt(broker.url, "a", client_id="me")
+        subscription = source.subscribe(lambda m: got.put_nowait(m.payload))
+        assert await got.get() == b"1"
+        subscription.dispose()
+        subscription = source.subscribe(lambda m: got.put_nowait(m.payload))
+        assert await got.get() == b"2"
+        subscription.dispose()
+        second.set()
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 (nothing says that they are gone)
+            await asyncio.sleep(0.01)
+
+    with ScriptedBroker(first_script, second_script) as broker:
+        asyncio.run(main())
+    assert order == ["gone", "back"]
+
+
+def test_a_reconnect_to_a_broker_that_kept_the_session_subscribes_to_nothing():
+    kinds = []
+
+    def first(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+
+    def second(conversation):
+        conversation.accept(session_present=True)
+        conversation.send(publish("a"))
+        kinds.extend(until_disconnect(conversation))
+
+    with ScriptedBroker(first, second) as broker:
+        quiet(from_mqtt(broker.url, "a", client_id="me").pipe(ops.take(1)), reactivex.Observer())
+    assert SUBSCRIBE not in kinds
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_asks_for_a_certificate_serves_who_has_one(make_mosquitto, authority):
+    broker = make_mosquitto(certificate=authority.server, client_ca=authority.path)
+    files = {
+        "ca_file": str(authority.path),
+        "cert_file": str(authority.client.chain),
+        "key_file": str(authority.client.key),
+    }
+    sink = MqttSink(broker.tls_url, topic="a", **files, **LOGIN)
+    assert quiet(reactivex.of(1), sink).stored == 1
+
+
+def test_a_broker_that_asks_for_a_certificate_is_never_silence(make_mosquitto, authority):
+    broker = make_mosquitto(certificate=authority.server, client_ca=authority.path)
+    settings = {"ca_file": str(authority.path), "connect_timeout": 0, **LOGIN}
+    with pytest.raises(ConnectError, match="no connection to"):
+        quiet(from_mqtt(broker.tls_url, "a", **settings), reactivex.Observer())
+
+
+def test_a_broker_that_speaks_no_tls_is_a_connect_error_or_tried_again():
+    def script(conversation):
+        conversation.send(b"220 mail.example ready\r\n")
+        conversation._connection.recv(65_536)
+
+    with ScriptedBroker(script) as broker, pytest.raises(ConnectError):
+        url = f"mqtts://localhost:{broker.port}?version=5"
+        quiet(from_mqtt(url, "a", connect_timeout=0), reactivex.Observer())
+
+
+def test_without_a_run_a_stream_that_fails_tells_its_observer():
+    errors, failed = [], threading.Event()
+
+    def on_error(error):
+        errors.append(error)
+        failed.set()
+
+    source = from_mqtt("mqtt://127.0.0.1:1", "a", connect_timeout=0)
+    source.subscribe(on_error=on_error)
+    assert failed.wait(10)
+    assert isinstance(errors[0], ConnectError)
+    assert not isinstance(errors[0], RxflowWarning)

@@ -1,0 +1,516 @@
+"""`MqttSink`: what it publishes, when a message counts as stored, and what bad items get."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from textwrap import dedent
+
+import pytest
+import reactivex
+from reactivex.subject import Subject
+from scripted import (
+    CONNECT,
+    DISCONNECT,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    ScriptedBroker,
+    packet,
+    publish,
+)
+from serving import serve, until_disconnect
+
+from rxflow import (
+    ConfigError,
+    ConnectError,
+    JsonLinesSink,
+    JsonSink,
+    MqttSink,
+    RxflowWarning,
+    SinkError,
+    from_mqtt,
+    read_rows,
+    run,
+)
+from rxflow import operators as ops
+from rxflow.message import Batch, Message
+
+LOGIN = {"username": "wiredflow", "password": "wiredflow"}
+
+
+def quiet(*pipelines, **settings):
+    return run(*pipelines, log=False, **settings)
+
+
+def taken(conversation, count=1):
+    """The next messages, acknowledged: topic, payload, QoS and whether it is retained."""
+    messages, unreleased = [], 0
+    while len(messages) < count or unreleased:
+        first, body = conversation.read()
+        if first & 0xF0 == PUBREL:
+            conversation.send(packet(PUBCOMP, body[:2]))
+            unreleased -= 1
+            continue
+        assert first & 0xF0 == PUBLISH
+        end = 2 + int.from_bytes(body[:2])
+        qos = first >> 1 & 3
+        if qos:
+            packet_id = body[end : end + 2]
+            conversation.send(packet(PUBACK if qos == 1 else PUBREC, packet_id))
+            unreleased += qos == 2
+        payload = body[end + 2 * bool(qos) :]
+        messages.append((body[2:end].decode(), payload, qos, bool(first & 1)))
+    return messages
+
+
+def published(items, **settings):
+    """What the broker gets of some items."""
+    messages, items = [], list(items)
+
+    def script(conversation):
+        conversation.accept()
+        messages.extend(taken(conversation, len(items)))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        sink = MqttSink(broker.url, **{"topic": "a", **settings})
+        report = quiet(reactivex.of(*items), sink)
+    assert report.stored == len(items)
+    return messages
+
+
+# -- what is published -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_items_are_published_in_order_with_every_qos(qos):
+    messages = published(range(10), qos=qos)
+    assert messages == [("a", b"%d" % n, qos, False) for n in range(10)]
+
+
+def test_bytes_go_as_they_are_and_everything_else_as_json():
+    items = [b"\xff", bytearray(b"x"), memoryview(b"y"), "text", None, {"n": [1, 2]}]
+    payloads = [payload for _, payload, _, _ in published(items)]
+    assert payloads == [b"\xff", b"x", b"y", b'"text"', b"null", b'{"n":[1,2]}']
+
+
+def test_topic_qos_and_retain_may_be_functions_of_the_message():
+    items = [Message("in/x", {"n": 0}), Message("in/y", b"1")]
+    messages = published(
+        items,
+        topic=lambda m: m.topic.replace("in", "out"),
+        qos=lambda m: int(m.payload == b"1"),
+        retain=lambda m: m.topic == "in/x",
+    )
+    assert messages == [("out/x", b'{"n":0}', 0, True), ("out/y", b"1", 1, False)]
+
+
+def test_of_a_batch_each_message_is_published():
+    messages = []
+
+    def script(conversation):
+        conversation.accept()
+        messages.extend(taken(conversation, 3))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        batch = Batch(Message(topic, b"1") for topic in "xyz")
+        quiet(reactivex.of(batch), MqttSink(broker.url, topic=lambda m: m.topic))
+    assert [topic for topic, *_ in messages] == ["x", "y", "z"]
+
+
+# -- what bad items get ----------------------------------------------------------------------------
+
+BAD = [
+    ({}, {1: 2j}),
+    ({"topic": lambda _: "a/#"}, 1),
+    ({"topic": lambda _: None}, 1),
+    ({"topic": lambda m: m.payload["missing"]}, {}),
+    ({"qos": lambda _: 3}, 1),
+    ({"qos": lambda _: "1"}, 1),
+    ({"retain": lambda m: m.missing}, 1),
+]
+
+
+@pytest.mark.parametrize(("settings", "payload"), BAD)
+def test_a_bad_item_fails_the_sink_with_its_topic(settings, payload):
+    sink = MqttSink("mqtt://127.0.0.1:1", **{"topic": "a", **settings})
+    with pytest.raises(SinkError, match="of topic 'from/here'") as caught:
+        quiet(reactivex.timer(0).pipe(ops.map(lambda _: Message("from/here", payload))), sink)
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(("settings", "payload"), BAD)
+def test_a_bad_item_is_set_aside_and_the_rest_is_published(tmp_path, settings, payload):
+    messages = []
+
+    def script(conversation):
+        conversation.accept()
+        messages.extend(taken(conversation))
+        until_disconnect(conversation)
+
+    bad = JsonLinesSink(tmp_path / "bad.jsonl")
+    chosen = {"topic": lambda m: m.topic if m.topic == "ok" else "a"}
+    for name, function in settings.items():
+        chosen[name] = lambda m, f=function, n=name: (
+            {"topic": "ok"}.get(n, 1) if (m.topic == "ok") else f(m)
+        )
+    with ScriptedBroker(script) as broker:
+        sink = MqttSink(broker.url, rejected=bad, **chosen)
+        quiet(reactivex.of(Message("in", payload), Message("ok", b"1")), sink)
+    (row,) = read_rows(tmp_path / "bad.jsonl")
+    assert row["topic"] == "in"
+    assert [topic for topic, *_ in messages] == ["ok"]
+
+
+def test_a_bad_item_that_can_not_be_set_aside_fails_the_sink():
+    def full(_):
+        raise OSError("full")
+
+    sink = MqttSink("mqtt://h.invalid", topic="a", rejected=reactivex.Observer(full))
+    with pytest.raises(SinkError, match="full"):
+        quiet(reactivex.of(1j), sink)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_a_message_that_can_not_be_published_is_not_acknowledged(delay):
+    kinds = []
+    with ScriptedBroker(serve(publish("a"), kinds=kinds)) as broker:
+        source = from_mqtt(broker.url, "a").pipe(ops.buffer_with_time(delay or 0.01))
+        sink = MqttSink("mqtt://127.0.0.1:1", topic="a", qos=lambda _: 7)
+        with pytest.raises(SinkError, match="qos"):
+            quiet(source, sink)
+    assert kinds == [DISCONNECT]
+
+
+def test_a_message_of_a_size_that_mqtt_does_not_have_fails_the_sink(monkeypatch):
+    def too_large(*_, **__):
+        raise ValueError("Payload too large.")
+
+    monkeypatch.setattr("rxflow._client.Client.publish", too_large)
+
+    def script(conversation):
+        conversation.accept()
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker, pytest.raises(SinkError, match="too large"):
+        quiet(reactivex.of(1), MqttSink(broker.url, topic="a"))
+
+
+# -- acknowledging ---------------------------------------------------------------------------------
+
+
+def test_a_message_of_the_source_is_acknowledged_after_that_of_the_sink():
+    order = []
+
+    def source_side(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(publish("a", b"1", 1, 7))
+        conversation.packet_ids(PUBACK, 1)
+        order.append("source")
+        until_disconnect(conversation)
+
+    def sink_side(conversation):
+        conversation.accept()
+        _, body = conversation.expect(PUBLISH)
+        order.append("sink")
+        conversation.send(packet(PUBACK, body[3:5]))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(source_side) as one, ScriptedBroker(sink_side) as other:
+        source = from_mqtt(one.url, "a").pipe(ops.take(1))
+        report = quiet(source, MqttSink(other.url, topic="b"))
+    assert order == ["sink", "source"]
+    assert (report.stored, report.left) == (1, 0)
+
+
+def test_what_the_broker_does_not_acknowledge_in_time_is_a_sink_error_and_left():
+    kinds = []
+
+    def silent(conversation):
+        conversation.accept()
+        until_disconnect(conversation)
+
+    with ScriptedBroker(serve(publish("a"), kinds=kinds)) as one, ScriptedBroker(silent) as other:
+        source = from_mqtt(one.url, "a").pipe(ops.take(1))
+        with pytest.raises(SinkError, match="1 messages were not acknowledged in time"):
+            quiet(source, MqttSink(other.url, topic="b", drain_timeout=0.2))
+    assert kinds == [DISCONNECT]
+
+
+def test_a_message_that_the_broker_refuses_is_a_sink_error_that_names_its_topic():
+    def script(conversation):
+        conversation.accept(version=5)
+        _, body = conversation.expect(PUBLISH)
+        conversation.send(packet(PUBACK, body[3:5] + b"\x87\0"))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker, pytest.raises(SinkError, match=r"'b'.*Not authorized"):
+        url = broker.url.replace("3.1.1", "5")
+        quiet(reactivex.of(1), MqttSink(url, topic="b"))
+
+
+def test_no_more_is_in_flight_than_the_broker_wants():
+    def script(conversation):
+        conversation.expect(CONNECT)
+        conversation.send(packet(0x20, b"\0\0" + b"\3\x21\0\2"))  # Receive Maximum 2
+        waiting = [conversation.expect(PUBLISH)[1][3:5] for _ in range(2)]
+        with pytest.raises(TimeoutError):
+            conversation._connection.settimeout(0.2)
+            conversation.expect(PUBLISH)
+        conversation._connection.settimeout(10)
+        for _ in range(8):
+            conversation.send(packet(PUBACK, waiting.pop(0)))
+            waiting.append(conversation.expect(PUBLISH)[1][3:5])
+        conversation.send(b"".join(packet(PUBACK, each) for each in waiting))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        url = broker.url.replace("3.1.1", "5")
+        report = quiet(reactivex.range(10), MqttSink(url, topic="a"))
+    assert report.stored == 10
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_was_not_acknowledged_is_published_again_on_the_next_connection(qos):
+    seen = []
+
+    def cut(conversation):
+        conversation.accept()
+        conversation.expect(PUBLISH)
+
+    def script(conversation):
+        conversation.accept(session_present=True)
+        seen.extend(payload for _, payload, _, _ in taken(conversation, 1))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(cut, script) as broker:
+        quiet(reactivex.of(1), MqttSink(broker.url, topic="a", qos=qos, client_id="me"))
+    assert seen == [b"1"]
+
+
+def test_what_was_never_written_of_qos_0_waits_for_the_next_connection():
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a", qos=lambda n: n % 2)
+    sink._sent = {n: sink._outgoing(n) for n in range(6)}
+    sink.disconnected("cut")
+    assert [outgoing.payload for outgoing in sink._waiting] == [b"0", b"2", b"4"]
+    assert list(sink._sent) == [1, 3, 5]
+
+
+def test_nothing_is_lost_from_source_to_republish_over_a_restart_of_the_broker(mosquitto):
+    count, got, halfway = 600, [], threading.Event()
+
+    def restart():
+        halfway.wait(20)
+        mosquitto.stop()
+        mosquitto.start()
+
+    def note(message):
+        got.append(int(message.payload))
+        if len(got) == count // 4:
+            halfway.set()
+
+    standing = Subject()
+    source = from_mqtt(mosquitto.url, "in", client_id="source", **LOGIN)
+    target = from_mqtt(
+        mosquitto.url, "out", client_id="target", on_connect=standing.on_next, **LOGIN
+    )
+    numbers = standing.pipe(ops.take(1), ops.delay(0.3), ops.flat_map(reactivex.range(count)))
+    thread = threading.Thread(target=restart)
+    thread.start()
+    done = Subject()
+    enough = ops.take_while(lambda _: len(set(got)) < count)
+    quiet(
+        (
+            source.pipe(ops.take_until(done)),
+            MqttSink(mosquitto.url, topic="out", client_id="again", **LOGIN),
+        ),
+        (
+            target.pipe(ops.do_action(note), enough),
+            reactivex.Observer(on_completed=lambda: done.on_next(None)),
+        ),
+        (numbers, MqttSink(mosquitto.url, topic="in", client_id="first", **LOGIN)),
+        seconds=30,
+    )
+    thread.join()
+    assert sorted(set(got)) == list(range(count))
+
+
+# -- connecting ------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_is_a_sink_error_with_the_connect_error_as_its_cause(mosquitto):
+    sink = MqttSink(mosquitto.url, topic="a", username="wiredflow", password="canary")
+    with pytest.raises(SinkError) as caught:
+        quiet(reactivex.never(), sink)
+    assert isinstance(caught.value.__cause__, ConnectError)
+    assert "canary" not in str(caught.value)
+
+
+def test_no_broker_within_connect_timeout_is_a_sink_error():
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a", connect_timeout=0.1)
+    with pytest.raises(SinkError, match=r"within 0\.1 s"):
+        quiet(reactivex.never(), sink)
+
+
+def test_a_tls_file_that_is_missing_fails_the_run():
+    sink = MqttSink("mqtts://localhost:1", topic="a", ca_file="missing.pem")
+    with pytest.raises(ConfigError, match=r"missing\.pem"):
+        quiet(reactivex.never(), sink)
+
+
+# -- closing, without a run ------------------------------------------------------------------------
+
+
+def serving(count=1):
+    def script(conversation):
+        conversation.accept()
+        taken(conversation, count)
+        until_disconnect(conversation)
+
+    return script
+
+
+def test_on_a_thread_without_a_loop_completion_waits_until_all_is_acknowledged():
+    with ScriptedBroker(serving(3)) as broker:
+        sink = MqttSink(broker.url, topic="a")
+        reactivex.of(1, 2, 3).subscribe(sink)
+        assert sink.rows == 3
+        sink.close()
+
+
+def test_on_a_thread_without_a_loop_failure_raises():
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a", connect_timeout=0)
+    sink.on_next(1)
+    with pytest.raises(SinkError, match="within 0 s"):
+        sink.on_completed()
+    with pytest.raises(SinkError):
+        sink.on_next(2)
+
+
+def test_on_a_thread_without_a_loop_a_missing_file_raises():
+    sink = MqttSink("mqtts://localhost:1", topic="a", ca_file="missing.pem")
+    with pytest.raises(SinkError, match=r"missing\.pem"):
+        reactivex.of(1).subscribe(sink)
+
+
+def test_on_a_thread_without_a_loop_the_thread_waits_for_a_broker_that_is_slow():
+    most = []
+
+    def script(conversation):
+        conversation.accept()
+        for _ in range(3):
+            taken(conversation, 1000)
+            most.append(len(sink._waiting))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        sink = MqttSink(broker.url, topic="a")
+        reactivex.range(3000).subscribe(sink)
+    assert sink.rows == 3000
+    assert max(most) < 2900
+
+
+def test_more_items_than_may_wait_are_a_sink_error(monkeypatch):
+    monkeypatch.setattr("rxflow.publishing._MOST_WAITING", 100)
+    with pytest.raises(SinkError, match="100 items wait"):
+        quiet(reactivex.range(200), MqttSink("mqtt://127.0.0.1:1", topic="a"))
+
+
+def test_a_failure_that_nobody_is_told_of_is_a_warning():
+    async def main():
+        sink = MqttSink("mqtt://127.0.0.1:1", topic="a", connect_timeout=0)
+        with pytest.warns(RxflowWarning, match="within 0 s"):  # noqa: PT031 (it comes from behind)
+            sink.open()
+            while sink.failure is None:  # noqa: ASYNC110 (nothing else says it)
+                await asyncio.sleep(0.01)
+        with pytest.raises(SinkError):
+            await sink.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_the_error_of_the_stream_is_a_warning_after_what_came_before_was_published():
+    with ScriptedBroker(serving()) as broker:
+        sink = MqttSink(broker.url, topic="a")
+        source = reactivex.of(1).pipe(ops.concat(reactivex.throw(ValueError("bad"))))
+        with pytest.warns(RxflowWarning, match="bad"):
+            source.subscribe(sink)
+    assert sink.rows == 1
+    assert isinstance(sink.error, ValueError)
+
+
+def test_wait_closed_serves_on_another_loop():
+    with ScriptedBroker(serving()) as broker:
+        sink = MqttSink(broker.url, topic="a")
+        sink.on_next(1)
+
+        async def main():
+            sink.close()
+            await sink.wait_closed()
+
+        asyncio.run(main())
+    assert sink.rows == 1
+
+
+def test_a_sink_whose_loop_has_ended_says_so():
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a")
+
+    async def main():
+        sink.open()
+
+    asyncio.run(main())
+    with pytest.raises(SinkError, match="loop has ended"):
+        sink.on_next(1)
+    with pytest.raises(SinkError, match="loop has ended"):
+        sink.close()
+
+
+def test_a_sink_that_is_closed_takes_nothing_more():
+    with ScriptedBroker(serving()) as broker:
+        sink = MqttSink(broker.url, topic="a")
+        quiet(reactivex.of(1), sink)
+    with pytest.raises(SinkError, match="closed"):
+        sink.on_next(2)
+    with pytest.raises(SinkError, match="closed"):
+        quiet(reactivex.of(2), sink)
+
+
+def test_a_sink_that_never_had_an_item_closes_without_a_connection():
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a")
+    sink.close()
+    sink.close()
+    asyncio.run(sink.wait_closed())
+
+
+def test_a_program_may_end_right_behind_a_bare_subscribe():
+    program = """
+    import sys, reactivex
+    from rxflow import MqttSink
+    reactivex.of(1, 2).subscribe(MqttSink(sys.argv[1], topic="a"))
+    """
+    with ScriptedBroker(serving(2)) as broker:
+        command = [sys.executable, "-X", "dev", "-W", "error", "-c", dedent(program), broker.url]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_sink_beside_a_file_sink_waits_for_both(tmp_path):
+    kinds = []
+    with (
+        ScriptedBroker(serve(publish("a"), kinds=kinds)) as one,
+        ScriptedBroker(serving()) as other,
+    ):
+        shared = from_mqtt(one.url, "a").pipe(ops.share())
+        report = quiet(
+            (shared.pipe(ops.take(1)), JsonSink(tmp_path / "a.json")),
+            (shared.pipe(ops.take(1)), MqttSink(other.url, topic="b")),
+        )
+    assert kinds == [PUBACK, DISCONNECT]
+    assert report.stored == 1

@@ -1,0 +1,153 @@
+"""MQTT over WebSocket, where the network or the server is slow, rude, or something else."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import reactivex
+from scripted import ScriptedBroker
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, TextMessage
+
+from rxflow import ConnectError, from_mqtt, run
+from rxflow._websocket import WebSocket
+
+
+class Stream:
+    """A stream whose other end is a WebSocket server of the test's, and that takes bytes slowly."""
+
+    def __init__(self, blocked=BlockingIOError):
+        self.server = WSConnection(ConnectionType.SERVER)
+        self.room = 1_000_000
+        self.got = b""
+        self._blocked = blocked
+        self._to_client = b""
+
+    def do_handshake(self):
+        pass
+
+    def send(self, data):
+        if not self.room:
+            raise self._blocked
+        count = min(self.room, len(data))
+        self.room -= count
+        self.server.receive_data(bytes(data[:count]))
+        for event in self.server.events():
+            if isinstance(event, BytesMessage):
+                self.got += event.data
+            elif isinstance(event, Pong):
+                self.got += b"pong"
+            elif not isinstance(event, CloseConnection):
+                self.say(AcceptConnection(subprotocol="mqtt"))
+        return count
+
+    def say(self, event):
+        self._to_client += self.server.send(event)
+
+    def recv(self, size):
+        if not self._to_client:
+            raise self._blocked
+        taken, self._to_client = self._to_client[:size], self._to_client[size:]
+        return taken
+
+
+def connected(**settings):
+    stream = Stream(**settings)
+    socket = WebSocket(stream, "h", 80, "/mqtt")
+    socket.do_handshake()
+    return stream, socket
+
+
+def sent(socket, stream, data, step):
+    """Send all of it, as a wire does, with so much room at a time; how often it was blocked."""
+    blocked = 0
+    while data:
+        try:
+            del data[: socket.send(data)]
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            blocked += 1
+            stream.room = step
+    return blocked
+
+
+@pytest.mark.parametrize("blocked", [BlockingIOError, ssl.SSLWantWriteError])
+def test_every_byte_is_sent_once_over_a_network_that_takes_little(blocked):
+    stream, socket = connected(blocked=blocked)
+    data = bytes(range(256)) * 1000
+    stream.room = 0
+    assert sent(socket, stream, bytearray(data), step=10_000) > 20
+    assert stream.got == data
+
+
+def test_what_is_added_behind_a_blocked_frame_follows_it():
+    stream, socket = connected()
+    stream.room = 1
+    data = bytearray(b"first")
+    with pytest.raises(BlockingIOError):
+        socket.send(data)
+    data += b"second"
+    sent(socket, stream, data, step=3)
+    assert stream.got == b"firstsecond"
+
+
+def test_a_ping_is_answered_at_once_and_a_pong_ignored():
+    stream, socket = connected()
+    for event in (Ping(b"x"), Pong(b"y"), BytesMessage(data=b"mqtt")):
+        stream.say(event)
+    assert socket.recv(100) == b"mqtt"
+    assert stream.got == b"pong"
+
+
+def test_a_ping_that_can_not_be_answered_yet_disturbs_nothing():
+    stream, socket = connected()
+    stream.room = 0
+    stream.say(Ping(b"x"))
+    stream.say(BytesMessage(data=b"mqtt"))
+    assert socket.recv(100) == b"mqtt"
+    sent(socket, stream, bytearray(b"a"), step=100)
+    assert stream.got == b"ponga"
+
+
+def test_a_text_frame_ends_the_connection():
+    stream, socket = connected()
+    stream.say(TextMessage(data="x"))
+    with pytest.raises(ConnectionAbortedError, match="not binary"):
+        socket.recv(100)
+
+
+def test_the_end_comes_behind_what_was_sent_before():
+    stream, socket = connected()
+    stream.say(BytesMessage(data=b"last"))
+    stream.say(CloseConnection(1000))
+    assert [socket.recv(100), socket.recv(100), socket.recv(100)] == [b"last", b"", b""]
+
+
+def answering(answer):
+    def script(conversation):
+        conversation._connection.recv(65_536)
+        conversation.send(answer)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "status 404"),
+        (b"220 mail.example ready\r\n\r\n", "no WebSocket server"),
+    ],
+)
+def test_a_server_that_speaks_no_websocket_is_a_connect_error(answer, named):
+    with ScriptedBroker(answering(answer)) as broker, pytest.raises(ConnectError, match=named):
+        url = broker.url.replace("mqtt:", "ws:")
+        run(from_mqtt(url, "a"), reactivex.Observer(), log=False)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b""])
+def test_a_proxy_whose_broker_is_away_is_tried_again(answer):
+    with ScriptedBroker(answering(answer)) as broker:
+        url = broker.url.replace("mqtt:", "ws:")
+        source = from_mqtt(url, "a", connect_timeout=0)
+        with pytest.raises(ConnectError, match=r"no connection to .* within 0 s"):
+            run(source, reactivex.Observer(), log=False)
