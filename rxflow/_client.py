@@ -292,7 +292,8 @@ class Client:
             raise _Lost("the connection was closed at once")
         link.begin(self._wire)
         try:
-            await asyncio.wait_for(self._answer, SILENCE)
+            async with asyncio.timeout(SILENCE):  # `wait_for` of 3.11 swallows a late `cancel`
+                await self._answer
         except TimeoutError:
             raise _Lost(f"no answer to CONNECT within {SILENCE:g} s") from None
         self._version = version
