@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from rxflow.delivery import QOS2, Ledger
 from rxflow.message import Message
-from rxflow.properties import NONE, Properties, parse
+from rxflow.properties import NONE, Properties, check
 
 READ_AT_ONCE: Final = 256 * 1024
 """Bytes of one read pass at most."""
@@ -220,13 +220,14 @@ class Wire:
 
     def decode(self) -> None:  # noqa: C901, PLR0912, PLR0915 (the hot path: one loop, no calls)
         """Hand on every complete packet, until `max_pending` is reached."""
-        data, end = self._data, len(self._data)
-        receiver, topics = self._receiver, self._topics
+        data, end, stop = self._data, len(self._data), self._at
+        receiver, topics, largest = self._receiver, self._topics, self._max_packet_bytes
         ledger, limit, on_next = receiver.ledger, receiver.max_pending, receiver.on_next
         received_at = self._now()
         version5 = self._version5
+        known, qos, retain, duplicate = -1, 0, False, False
         while not self.is_stopped:
-            at = self._at
+            at = stop
             if end - at < 2:  # noqa: PLR2004 (a packet has two bytes at least)
                 break
             first, length, start = data[at], data[at + 1], at + 2
@@ -234,18 +235,20 @@ class Wire:
                 start, length = self._length(data, at + 1)
                 if not start:
                     break
-            if length > self._max_packet_bytes:
+            if length > largest:
                 raise MalformedPacketError(
-                    f"a packet of {length} bytes; max_packet_bytes is {self._max_packet_bytes}"
+                    f"a packet of {length} bytes; max_packet_bytes is {largest}"
                 )
             stop = start + length
             if stop > end:
                 break
-            if first & 0xF0 != _PUBLISH:
-                self._at = stop
-                self._other(first, data, at, stop)
-                continue
-            qos = first >> 1 & 3
+            if first != known:  # the same as the packet before, most often
+                if first & 0xF0 != _PUBLISH:
+                    self._at = stop
+                    self._other(first, data, at, stop)
+                    continue
+                known, qos = first, first >> 1 & 3
+                retain, duplicate = first & 1 == 1, first & 8 == 8  # noqa: PLR2004 (the DUP bit)
             if qos and ledger.unsettled >= limit:
                 ledger.settle()
                 if ledger.unsettled >= limit:
@@ -262,21 +265,22 @@ class Wire:
                     raise MalformedPacketError("a PUBLISH of QoS 3, or with packet id 0")
             if after > stop:
                 raise MalformedPacketError("a PUBLISH shorter than its own topic")
-            properties = NONE
+            properties: Properties | bytes = NONE
             if version5:
                 if after < stop and data[after] == 0:
                     after += 1
                 else:
                     properties, after = self._properties(data, after, stop)
             name = data[start + 2 : rest]
-            topic = topics.get(name)
-            if topic is None:
+            try:
+                topic = topics[name]
+            except KeyError:
                 topic = self._topic(name)
             if qos == 1:
                 delivery: Any = ledger.open(packet_id)
             elif qos:
                 digest = zlib.crc32(data[after:stop], zlib.crc32(name))
-                delivery = ledger.open2(packet_id, digest, duplicate=first & 8 == 8)  # noqa: PLR2004
+                delivery = ledger.open2(packet_id, digest, duplicate=duplicate)
                 if delivery is None:
                     continue
             else:
@@ -289,8 +293,8 @@ class Wire:
                     topic,
                     data[after:stop],
                     qos,
-                    first & 1 == 1,
-                    first & 8 == 8,  # noqa: PLR2004 (the DUP bit)
+                    retain,
+                    duplicate,
                     properties,
                     received_at,
                     delivery,
@@ -299,7 +303,7 @@ class Wire:
             del delivery
 
     def _length(self, data: bytes, at: int) -> tuple[int, int]:
-        """Where the packet's body starts and how long it is; (0, 0) if that is not here yet."""
+        """Where what a length at `at` speaks of starts, and the length; (0, 0): not here yet."""
         value = 0
         for count, byte in enumerate(data[at : at + 4]):
             value |= (byte & 0x7F) << (7 * count)
@@ -309,18 +313,22 @@ class Wire:
             raise MalformedPacketError("a remaining length of more than four bytes")
         return 0, 0
 
-    def _properties(self, data: bytes, at: int, stop: int) -> tuple[Properties, int]:
-        start, length = self._length(data[:stop], at)
-        if not start or start + length > stop:
+    def _properties(self, data: bytes, at: int, stop: int) -> tuple[bytes, int]:
+        size, length = 1, data[at] if at < stop else 128
+        if length > 127:  # noqa: PLR2004 (the continuation bit)
+            size, length = self._length(data[at : min(stop, at + 4)], 0)
+        after = at + size + length
+        if not size or after > stop:
             raise MalformedPacketError("properties longer than their PUBLISH")
+        raw = data[at + size : after]
         try:
-            return parse(data[start : start + length]), start + length
+            check(raw)
         except ValueError as error:
             raise MalformedPacketError(str(error)) from error
+        return raw, after
 
     def _topic(self, name: bytes) -> str | None:
-        if name in self._topics:
-            return self._topics[name]  # None: one that nobody asked for, again
+        """As text; None, which is remembered too, if nobody asked for it."""
         if len(self._topics) >= _TOPICS_KEPT:
             self._topics.clear()
         topic = self._topics[name] = self._receiver.admit(name)

@@ -97,9 +97,9 @@ class Delivery(_Uncopied):
 
     def __del__(self) -> None:
         # May run on any thread, in the middle of anything: append, and nothing else.
-        ledger = self.ledger
-        is_stored = self._stored >= ledger.needed and self._owed <= 0
-        ledger.settled.append(self.number if is_stored and self._stored else ~self.number)
+        ledger, stored = self.ledger, self._stored
+        is_stored = stored and stored >= ledger.needed and self._owed <= 0
+        ledger.settled.append(self.number if is_stored else ~self.number)
 
 
 class Unacknowledged(_Uncopied):
@@ -325,27 +325,37 @@ class Ledger:
         settled = self.settled
         if not settled:
             return
+        first, fates, ids2 = self._first, self._fates, self._ids2
+        may_stored = not self.has_failed
+        may_let_go = may_stored and not self._is_closed
+        count = stored = 0
         while settled:
-            value = settled.popleft()
-            is_stored = value >= 0
-            number = value if is_stored else ~value
-            self.unsettled -= 1
-            if is_stored:
-                self.stored += 1
-            elif not self._is_closed:
-                self.let_go += 1
-            may = not self.has_failed and (is_stored or not self._is_closed)
-            if number in self._ids2:
-                packet_id = self._ids2.pop(number)
-                del self._digests2[number]
-                del self._numbers2[packet_id]
-                if may:
-                    self._done2.add(packet_id)
-            if number < self._first:
+            number = settled.popleft()
+            count += 1
+            if number >= 0:
+                stored += 1
+                may = may_stored
+            else:
+                number = ~number
+                may = may_let_go
+            if number in ids2:
+                self._settle2(number, may=may)
+            if number < first:
                 number = self._adopted.pop(number, -1)
-            if number >= self._first:
-                self._fates[number] = may
+            if number >= first:
+                fates[number] = may
+        self.unsettled -= count
+        self.stored += stored
+        if not self._is_closed:
+            self.let_go += count - stored
         self._acknowledge_in_order()
+
+    def _settle2(self, number: int, *, may: bool) -> None:
+        packet_id = self._ids2.pop(number)
+        del self._digests2[number]
+        del self._numbers2[packet_id]
+        if may:
+            self._done2.add(packet_id)
 
     def _acknowledge_in_order(self) -> None:
         ready: list[int] = []

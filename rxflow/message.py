@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar, final
 
 from rxflow.delivery import Deliveries, Token
-from rxflow.properties import NONE, Properties
+from rxflow.properties import NONE, Properties, parse
 
 P = TypeVar("P", covariant=True)  # noqa: PLC0105 (one letter, as in every generic here)
 Q = TypeVar("Q")
@@ -38,10 +38,10 @@ class Message(Generic[P]):
     """
 
     __slots__ = (
+        "_properties",
         "delivery",
         "duplicate",
         "payload",
-        "properties",
         "qos",
         "received_at",
         "retain",
@@ -53,7 +53,6 @@ class Message(Generic[P]):
     qos: Final[int]
     retain: Final[bool]
     duplicate: Final[bool]
-    properties: Final[Properties]
     received_at: Final[datetime]
     delivery: Final[Token | None]
 
@@ -64,7 +63,7 @@ class Message(Generic[P]):
         qos: int = 0,
         retain: bool = False,  # noqa: FBT001, FBT002 (positional: a third of the cost)
         duplicate: bool = False,  # noqa: FBT001, FBT002
-        properties: Properties = NONE,
+        properties: Properties | bytes = NONE,
         received_at: datetime = EPOCH,
         delivery: Token | None = None,
     ) -> None:
@@ -73,9 +72,17 @@ class Message(Generic[P]):
         self.qos = qos
         self.retain = retain
         self.duplicate = duplicate
-        self.properties = properties
+        self._properties = properties
         self.received_at = received_at
         self.delivery = delivery
+
+    @property
+    def properties(self) -> Properties:
+        """Of MQTT 5; all empty under 3.1.1."""
+        known = self._properties
+        if isinstance(known, bytes):  # as received, and found to be sound
+            known = self._properties = parse(known)
+        return known
 
     def with_payload(self, payload: Q) -> Message[Q]:
         """The same envelope and delivery around another payload."""
@@ -85,7 +92,7 @@ class Message(Generic[P]):
             self.qos,
             self.retain,
             self.duplicate,
-            self.properties,
+            self._properties,
             self.received_at,
             self.delivery,
         )
@@ -98,7 +105,7 @@ class Message(Generic[P]):
             self.qos,
             self.retain,
             self.duplicate,
-            self.properties,
+            self._properties,
             self.received_at,
             delivery,
         )

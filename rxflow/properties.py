@@ -30,7 +30,33 @@ class Properties(NamedTuple):
 
 NONE: Final = Properties()
 
+_USER: Final = 0x26
 _KEPT_AT_MOST: Final = 256  # bytes: a longer text is read again each time, so memory is bounded
+
+
+def check(raw: bytes) -> None:
+    """Find out whether `parse` will read this; quicker where it is user properties.
+
+    Args:
+        raw: As for `parse`.
+
+    Raises:
+        ValueError: It won't.
+    """
+    at, end = 0, len(raw)
+    lengths = 0
+    try:
+        while at < end and raw[at] == _USER and not raw[at + 1]:
+            at += 3 + raw[at + 2]
+            if raw[at]:
+                break
+            at += 2 + raw[at + 1]
+            lengths += 2
+    except IndexError:
+        at = -1
+    # A zero that does not begin a length is U+0000, or the length of an empty text.
+    if at != end or raw.count(0) != lengths or not raw.isascii():
+        parse(raw)  # which is complete
 
 
 def parse(raw: bytes) -> Properties:
@@ -56,7 +82,7 @@ def _parse(raw: bytes) -> Properties:  # noqa: C901 (one case for each property)
         identifier = raw[at]
         at += 1
         match identifier:
-            case 0x26:
+            case 0x26:  # _USER
                 name, at = _text(raw, at)
                 value, at = _text(raw, at)
                 user.append((name, value))
