@@ -200,7 +200,9 @@ def _pair(topic: Any, qos: int) -> tuple[str, int]:
     match topic:
         case str():
             return topic, qos
-        case (str() as name, each):
+        case (str() as name, each) if isinstance(topic, tuple):
             return name, each
         case _:
-            raise ConfigError(f"topics: a text, or a text and its QoS, not {topic!r}")
+            raise ConfigError(
+                f"topics: a filter, or a pair (filter, qos), as an argument each, not {topic!r}"
+            )

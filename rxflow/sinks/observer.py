@@ -335,7 +335,8 @@ class FileSink(abc.ObserverBase[Any]):
                 tell(str(commit.error), is_program=False)
             return
         count = len(commit.rows)
-        self._log.add("committed {} rows to {}", count, self._shown, count=count)
+        rows = "1 row" if count == 1 else f"{count} rows"
+        self._log.add("committed {} to {}", rows, self._shown, count=count)
         if self._is_ending and self._group.is_idle:
             self._close()
 

@@ -684,7 +684,7 @@ def test_each_commit_is_logged_with_rows_and_path(path):
         logger.remove(number)
         logger.disable("rxflow")
     shown = str(sink.path)
-    assert lines[0] == f"committed 1 rows to {shown}\n"
+    assert lines[0] == f"committed 1 row to {shown}\n"
     assert len(lines) == 11
     assert lines[-1].startswith(f"committed 2 rows to {shown} in 2 commits")
 
