@@ -400,6 +400,7 @@ class MqttSink(abc.ObserverBase[Any]):
         if outgoing is None:
             return
         if error:
+            self._sent[mid] = outgoing  # fails with the others, before anybody lets go of it
             self._fail(SinkError(f"{self._place} refused a message to {outgoing.topic!r}: {error}"))
             return
         self.rows += 1

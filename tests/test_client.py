@@ -199,6 +199,69 @@ def test_a_broker_that_does_not_read_gets_everything_when_it_does():
     assert report.stored == count
 
 
+def test_at_max_pending_it_stops_reading_and_goes_on_at_half():
+    count, kept, most = 30, [], []
+
+    def keep(message):
+        kept.append(message)
+        most.append(len(kept))
+        if len(kept) == 10:  # nothing more comes until some are let go
+            asyncio.get_running_loop().call_later(0.05, kept.clear)
+
+    packets = [publish("a", b"%d" % n, 1, n) for n in range(1, count + 1)]
+    with ScriptedBroker(serve(*packets)) as broker:
+        source = from_mqtt(broker.url, "a", max_pending=10).pipe(ops.do_action(keep))
+        report = quiet(source.pipe(ops.take(count)), reactivex.Observer())
+    assert (max(most), len(most), report.received) == (10, count, count)
+
+
+def test_output_that_a_lost_connection_left_unsent_is_sent_on_the_next():
+    sizes = []
+
+    def cut(conversation):
+        conversation._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        conversation.accept()
+        conversation._connection.recv(1000)
+
+    def take(conversation):
+        conversation.accept()
+        for _ in range(20):
+            _, body = conversation.expect(PUBLISH)
+            sizes.append(len(body))
+            conversation.send(packet(PUBACK, body[3:5]))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(cut, take) as broker:
+        items = reactivex.range(20).pipe(ops.map(lambda _: b"x" * 500_000))
+        report = quiet(items, MqttSink(broker.url, topic="a"))
+    assert (report.stored, set(sizes)) == (20, {500_005})
+
+
+def test_an_answer_that_makes_no_sense_ends_the_connection_and_the_next_one_serves():
+    def script(conversation):
+        conversation.accept()
+        conversation.expect(SUBSCRIBE)
+        conversation.send(packet(0x90, b""))
+        conversation.read_to_end()
+
+    lines = []
+    with ScriptedBroker(script, serve(publish("a"))) as broker:
+        number = logger.add(lines.append, level="WARNING", format="{message}")
+        run(from_mqtt(broker.url, "a").pipe(ops.take(1)), reactivex.Observer())
+        logger.remove(number)
+    assert "no connection" in lines[0]
+
+
+def test_what_nobody_foresaw_while_connecting_is_a_connect_error(monkeypatch):
+    def raising(_):
+        raise LookupError("boom")
+
+    monkeypatch.setattr("rxflow._paho.Paho.open", raising)
+    with pytest.raises(ConnectError, match="boom") as caught:
+        quiet(from_mqtt("mqtt://127.0.0.1:1", "a"), reactivex.Observer())
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
 # -- closing ---------------------------------------------------------------------------------------
 
 
@@ -315,6 +378,13 @@ def test_a_broker_that_speaks_no_tls_is_a_connect_error_or_tried_again():
     with ScriptedBroker(script) as broker, pytest.raises(ConnectError):
         url = f"mqtts://localhost:{broker.port}?version=5"
         quiet(from_mqtt(url, "a", connect_timeout=0), reactivex.Observer())
+
+
+def test_a_server_that_leaves_during_the_handshake_is_tried_again():
+    with ScriptedBroker(lambda c: c._connection.recv(65_536)) as broker:
+        url = f"mqtts://localhost:{broker.port}?version=5"
+        with pytest.raises(ConnectError, match=r"no connection to .* within 0 s"):
+            quiet(from_mqtt(url, "a", connect_timeout=0), reactivex.Observer())
 
 
 def test_without_a_run_a_stream_that_fails_tells_its_observer():

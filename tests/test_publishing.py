@@ -188,6 +188,33 @@ def test_a_message_that_can_not_be_published_is_not_acknowledged(delay):
     assert kinds == [DISCONNECT]
 
 
+@pytest.mark.filterwarnings("ignore::rxflow.RxflowWarning")
+@pytest.mark.parametrize("settings", [{"qos": lambda _: 7}, {"connect_timeout": 0}])
+def test_what_a_failed_sink_is_given_is_not_acknowledged_without_a_run_either(settings):
+    kinds, failed = [], threading.Event()
+
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        assert "qos" in settings or failed.wait(10)
+        conversation.send(publish("a"))
+        kinds.extend(until_disconnect(conversation))
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # a timer raises
+        sink = MqttSink("mqtt://127.0.0.1:1", topic="a", **settings)
+        sink.on_failure = lambda _: failed.set()
+        sink.open()
+        source = from_mqtt(broker.url, "a").pipe(ops.buffer_with_time(0.01))
+        source.subscribe(sink)
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 (nothing says that they are gone)
+            await asyncio.sleep(0.01)
+
+    with ScriptedBroker(script) as broker:
+        asyncio.run(main())
+    assert kinds == [DISCONNECT]
+
+
 def test_a_message_of_a_size_that_mqtt_does_not_have_fails_the_sink(monkeypatch):
     def too_large(*_, **__):
         raise ValueError("Payload too large.")
@@ -254,6 +281,47 @@ def test_a_message_that_the_broker_refuses_is_a_sink_error_that_names_its_topic(
     with ScriptedBroker(script) as broker, pytest.raises(SinkError, match=r"'b'.*Not authorized"):
         url = broker.url.replace("3.1.1", "5")
         quiet(reactivex.of(1), MqttSink(url, topic="b"))
+
+
+def test_a_refused_message_is_not_acknowledged_without_a_run_either():
+    kinds = []
+
+    def refuse(conversation):
+        conversation.accept(version=5)
+        _, body = conversation.expect(PUBLISH)
+        conversation.send(packet(PUBACK, body[3:5] + b"\x87\0"))
+        until_disconnect(conversation)
+
+    async def main():
+        sink = MqttSink(other.url.replace("3.1.1", "5"), topic="b")
+        source = from_mqtt(one.url, "a")
+        subscription = source.subscribe(sink)
+        with pytest.raises(SinkError, match="Not authorized"):
+            while True:
+                await sink.wait_closed()
+                await asyncio.sleep(0.01)
+        subscription.dispose()
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 (nothing says that they are gone)
+            await asyncio.sleep(0.01)
+
+    with ScriptedBroker(serve(publish("a"), kinds=kinds)) as one, ScriptedBroker(refuse) as other:
+        asyncio.run(main())
+    assert kinds == [DISCONNECT]
+
+
+def test_what_a_callback_of_the_client_raises_fails_the_sink():
+    async def main():
+        sink = MqttSink("mqtt://127.0.0.1:1", topic="a")
+        failures = []
+        sink.on_failure = failures.append
+        sink.open()
+        sink.raised(LookupError("boom"))
+        sink.raised(LookupError("again"))
+        with pytest.raises(SinkError, match="boom"):
+            await sink.wait_closed()
+        assert failures == [sink.failure]
+
+    asyncio.run(main())
 
 
 def test_no_more_is_in_flight_than_the_broker_wants():
@@ -401,20 +469,21 @@ def test_on_a_thread_without_a_loop_a_missing_file_raises():
 
 
 def test_on_a_thread_without_a_loop_the_thread_waits_for_a_broker_that_is_slow():
-    most = []
+    count, waiting, has_ended = 8_000, [], threading.Event()
 
     def script(conversation):
+        while sink._has_room.is_set():
+            pass  # it has not come to wait yet
+        has_ended.wait(0.5)
+        waiting.append(len(sink._waiting))
         conversation.accept()
-        for _ in range(3):
-            taken(conversation, 1000)
-            most.append(len(sink._waiting))
         until_disconnect(conversation)
 
     with ScriptedBroker(script) as broker:
-        sink = MqttSink(broker.url, topic="a")
-        reactivex.range(3000).subscribe(sink)
-    assert sink.rows == 3000
-    assert max(most) < 2900
+        sink = MqttSink(broker.url, topic="a", qos=0)
+        reactivex.range(count).pipe(ops.do_action(on_completed=has_ended.set)).subscribe(sink)
+    assert sink.rows == count
+    assert waiting[0] < count
 
 
 def test_more_items_than_may_wait_are_a_sink_error(monkeypatch):

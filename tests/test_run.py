@@ -178,7 +178,7 @@ def test_what_is_under_way_at_the_drain_timeout_is_left_to_the_broker(tmp_path):
             (shared.pipe(never), JsonSink(tmp_path / "a.json")),
             (shared, JsonSink(tmp_path / "b.json")),
             seconds=0.3,
-            drain_timeout=0.2,
+            drain_timeout=60,
         )
     assert kinds == [DISCONNECT]
     assert (report.stored, report.left) == (0, 1)
@@ -270,6 +270,16 @@ def test_a_sink_that_fails_ends_the_run_with_its_error(tmp_path):
     assert isinstance(caught.value.__cause__, TypeError)
 
 
+def test_a_sink_that_fails_as_late_as_while_it_closes_fails_the_run(tmp_path):
+    class Late(JsonSink):
+        async def wait_closed(self):
+            await super().wait_closed()
+            raise SinkError("late")
+
+    with pytest.raises(SinkError, match="late"):
+        quiet(ONE, Late(tmp_path / "a.json"))
+
+
 def test_a_rejected_sink_that_fails_fails_the_pipeline(tmp_path):
     rejected = JsonLinesSink(tmp_path)
     with pytest.raises(SinkError, match="folder"):
@@ -300,6 +310,14 @@ def test_what_a_dispose_raises_does_not_keep_the_sinks_open(tmp_path):
     quiet(ONE, JsonSink(path))
 
 
+def test_what_a_dispose_raises_does_not_hide_the_error_before_it(tmp_path):
+    path = tmp_path / "a.json"
+    source = reactivex.never().pipe(ops.finally_action(boom))
+    with pytest.raises(ValueError, match="first"):
+        quiet((source, JsonSink(path)), (reactivex.throw(ValueError("first")), Seen()))
+    quiet(ONE, JsonSink(path))
+
+
 def test_the_error_of_one_branch_acknowledges_nothing_that_only_the_other_stored(tmp_path):
     kinds = []
     with ScriptedBroker(serve(*MANY, kinds=kinds)) as broker:
@@ -308,6 +326,29 @@ def test_the_error_of_one_branch_acknowledges_nothing_that_only_the_other_stored
             quiet(
                 (shared, JsonSink(tmp_path / "a.json")),
                 (shared.pipe(ops.map(boom)), JsonSink(tmp_path / "b.json")),
+            )
+    assert kinds == [DISCONNECT]
+
+
+def test_what_a_failed_branch_still_held_is_not_acknowledged_though_the_other_stored_it(tmp_path):
+    kinds = []
+
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(publish("a", b"1", 1, 1))
+        while not list(read_rows(tmp_path / "b.json")):
+            pass  # until the other branch has it on the disk
+        conversation.send(publish("a", b"2", 1, 2))
+        kinds.extend(until_disconnect(conversation))
+
+    with ScriptedBroker(script) as broker:
+        shared = from_mqtt(broker.url, "a").pipe(ops.share())
+        failing = ops.map(lambda m: boom() if m.payload == b"2" else m)
+        with pytest.raises(LookupError, match="boom"):
+            quiet(
+                (shared.pipe(failing, ops.buffer_with_count(9)), JsonSink(tmp_path / "a.json")),
+                (shared, JsonSink(tmp_path / "b.json")),
             )
     assert kinds == [DISCONNECT]
 
@@ -526,8 +567,9 @@ def test_a_signal_completes_the_sources(number):
 @pytest.mark.parametrize(("number", "error"), ABORTED)
 def test_a_second_signal_aborts_while_it_drains(number, error):
     source = Held(lambda: kill(number)).pipe(ops.do_action(lambda _: kill(number)))
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a", drain_timeout=600)
     with pytest.raises(error) as caught:
-        quiet(source, Seen(), drain_timeout=600)
+        quiet(source, sink, drain_timeout=600)
     assert error is KeyboardInterrupt or caught.value.code == 143
 
 
