@@ -18,7 +18,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow.background import Bare, running_loop
 from rxflow.operators import OPERATORS
-from rxflow.operators.operator import Operator
+from rxflow.operators.operator import Operator, Stage
 from rxflow.operators.scope import scope_of, unscoped, within
 
 T = TypeVar("T", covariant=True)  # noqa: PLC0105 (one letter, as in every generic here)
@@ -29,7 +29,7 @@ D = TypeVar("D")
 E = TypeVar("E")
 F = TypeVar("F")
 G = TypeVar("G")
-H = TypeVar("H")
+Z = TypeVar("Z")
 
 
 class Flow(Observable[T]):
@@ -91,80 +91,98 @@ class Flow(Observable[T]):
         return self.inner._subscribe_core(observer, scheduler)  # noqa: SLF001
 
     @overload
-    def pipe(self, op1: Callable[[Observable[T]], A], /) -> A: ...
+    def pipe(self, op1: Callable[[Observable[T]], Z], /) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Callable[[Observable[T]], A],
-        op2: Callable[[A], B],
+        op1: Stage[T, A],
+        op2: Callable[[Observable[A]], Z],
         /,
-    ) -> B: ...
+    ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Callable[[Observable[T]], A],
-        op2: Callable[[A], B],
-        op3: Callable[[B], C],
+        op1: Stage[T, A],
+        op2: Stage[A, B],
+        op3: Callable[[Observable[B]], Z],
         /,
-    ) -> C: ...
+    ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Callable[[Observable[T]], A],
-        op2: Callable[[A], B],
-        op3: Callable[[B], C],
-        op4: Callable[[C], D],
+        op1: Stage[T, A],
+        op2: Stage[A, B],
+        op3: Stage[B, C],
+        op4: Callable[[Observable[C]], Z],
         /,
-    ) -> D: ...
+    ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Callable[[Observable[T]], A],
-        op2: Callable[[A], B],
-        op3: Callable[[B], C],
-        op4: Callable[[C], D],
-        op5: Callable[[D], E],
+        op1: Stage[T, A],
+        op2: Stage[A, B],
+        op3: Stage[B, C],
+        op4: Stage[C, D],
+        op5: Callable[[Observable[D]], Z],
         /,
-    ) -> E: ...
+    ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Callable[[Observable[T]], A],
-        op2: Callable[[A], B],
-        op3: Callable[[B], C],
-        op4: Callable[[C], D],
-        op5: Callable[[D], E],
-        op6: Callable[[E], F],
+        op1: Stage[T, A],
+        op2: Stage[A, B],
+        op3: Stage[B, C],
+        op4: Stage[C, D],
+        op5: Stage[D, E],
+        op6: Callable[[Observable[E]], Z],
         /,
-    ) -> F: ...
+    ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Callable[[Observable[T]], A],
-        op2: Callable[[A], B],
-        op3: Callable[[B], C],
-        op4: Callable[[C], D],
-        op5: Callable[[D], E],
-        op6: Callable[[E], F],
-        op7: Callable[[F], G],
+        op1: Stage[T, A],
+        op2: Stage[A, B],
+        op3: Stage[B, C],
+        op4: Stage[C, D],
+        op5: Stage[D, E],
+        op6: Stage[E, F],
+        op7: Callable[[Observable[F]], Z],
         /,
-    ) -> G: ...
+    ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Callable[[Observable[T]], A],
-        op2: Callable[[A], B],
-        op3: Callable[[B], C],
-        op4: Callable[[C], D],
-        op5: Callable[[D], E],
-        op6: Callable[[E], F],
-        op7: Callable[[F], G],
-        op8: Callable[[G], H],
+        op1: Stage[T, A],
+        op2: Stage[A, B],
+        op3: Stage[B, C],
+        op4: Stage[C, D],
+        op5: Stage[D, E],
+        op6: Stage[E, F],
+        op7: Stage[F, G],
+        op8: Callable[[Observable[G]], Z],
         /,
-    ) -> H: ...
+    ) -> Z: ...
     @overload
-    def pipe(self, *operators: Callable[[Any], Any]) -> Any: ...
-    def pipe(self, *operators: Callable[[Any], Any]) -> Any:
+    def pipe(
+        self,
+        op1: Callable[[Any], Any],
+        op2: Callable[[Any], Any],
+        op3: Callable[[Any], Any],
+        op4: Callable[[Any], Any],
+        op5: Callable[[Any], Any],
+        op6: Callable[[Any], Any],
+        op7: Callable[[Any], Any],
+        op8: Callable[[Any], Any],
+        op9: Callable[[Any], Any],
+        /,
+        *operators: Callable[[Any], Any],
+    ) -> Any: ...
+    @overload
+    def pipe(self) -> Flow[T]: ...
+    # What reactivex's own takes is taken, only typed by the items.
+    def pipe(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *operators: Callable[[Any], Any]
+    ) -> Any:
         """Put operators on this, from left to right.
 
         Args:
@@ -178,7 +196,8 @@ class Flow(Observable[T]):
             if isinstance(result, Flow):
                 flow = cast("Flow[Any]", result)
                 # An operator that reactivex composes of others would name those.
-                source = flow.inner if isinstance(operator, Operator) else flow
+                is_ours = isinstance(operator, Operator) and not operator.is_subscribing
+                source = flow.inner if is_ours else flow
                 result = flow.named(operator(source), operator)
             else:
                 result = operator(result)
@@ -198,7 +217,7 @@ class Flow(Observable[T]):
         return Flow(inner, label=self.label, operators=operators)
 
 
-class ConnectableFlow(Flow[A], ConnectableObservable[A]):
+class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[reportIncompatibleMethodOverride]  # `pipe`
     """What `publish`, `replay` and `multicast` make of a `Flow`."""
 
     def __init__(

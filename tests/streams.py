@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
+from reactivex.notification import OnNext
+from reactivex.operators._timeinterval import TimeInterval
+from reactivex.operators._timestamp import Timestamp
 from reactivex.testing import ReactiveTest, TestScheduler
 
 from rxflow.delivery import Ledger
 from rxflow.message import Message
+from rxflow.operators.envelope import messages_in
 from rxflow.operators.scope import Scope, scope_of, within
 
 on_next, on_error, on_completed = (
@@ -68,49 +73,96 @@ def _event(message: Any) -> Event:
 class Source(Observable[Any]):
     """A source that is driven by hand, acknowledges as `from_mqtt` does, and can be completed."""
 
-    def __init__(self) -> None:
+    def __init__(self, topic: str = "t") -> None:
         super().__init__()
+        self.topic = topic
         self.acknowledged: list[int] = []
-        self.ledger = Ledger(self.acknowledged.extend, lambda: None, lambda _: None)
-        self.ledger.connected(session_present=False)
+        self.ids: dict[tuple[Ledger, int], int] = {}
+        self.ledgers: list[Ledger] = []
+        self._begin()
         self.subscriptions = 0
         self.disposals = 0
         self.completions = 0
         self._observer: Any = None
         self._leave: Any = None
 
+    def _begin(self) -> None:
+        self.ledger = Ledger(self.acknowledged.extend, lambda: None, lambda _: None)
+        self.ledger.connected(session_present=False)
+        self.ledgers.append(self.ledger)
+
     def _subscribe_core(
         self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         self.subscriptions += 1
+        if self.subscriptions > 1:
+            self._begin()
         self._observer = observer
         if scope := scope_of(scheduler):
             if scope.is_over:
                 return Disposable()
             self._leave = scope.register(self)
-        return Disposable(self._dispose)
+        ledger = self.ledger
 
-    def _dispose(self) -> None:
-        self.disposals += 1
-        self.ledger.close()
-        if self._leave:
-            self._leave.dispose()
+        def dispose() -> None:
+            self.disposals += 1
+            ledger.close()
+            if self._observer is observer:
+                self._observer = None
+            if self._leave:
+                self._leave.dispose()
+
+        return Disposable(dispose)
+
+    @property
+    def is_used(self) -> bool:
+        return self._observer is not None
 
     def complete(self) -> None:
         self.completions += 1
-        self._observer.on_completed()
+        if self._observer:
+            self._observer.on_completed()
 
     def receive(self, packet_id: int, payload: Any = None) -> None:
+        """A message comes; without a subscription none does."""
+        if self._observer is None:
+            return
         value = packet_id if payload is None else payload
-        self._observer.on_next(Message("t", value, 1, delivery=self.ledger.open(packet_id)))
+        token = self.ledger.open(packet_id)
+        self.ids[self.ledger, token.number] = packet_id
+        self._observer.on_next(Message(self.topic, value, 1, delivery=token))
+
+    def resolved(self) -> set[int]:
+        """What was stored or let go so far, though what came before it may still be held."""
+        acknowledged = self.settled()
+        dropped = {self.ids[ledger, n] for ledger in self.ledgers for n in ledger._fates}
+        return {*acknowledged, *dropped}
 
     def settled(self) -> list[int]:
-        self.ledger.settle()
+        for ledger in self.ledgers:
+            ledger.settle()
         return self.acknowledged
 
 
 def store(item: Any) -> None:
     """What a sink does with messages and batches."""
-    for message in item if isinstance(item, list) else [item]:
+    for message in messages_in(item):
         if message.delivery:
+            message.delivery.take(1)
             message.delivery.store(set())
+
+
+def unwrapped(item: Any) -> Any:
+    """The item as it would be, had the messages in it been their payloads."""
+    if isinstance(item, Message):
+        return unwrapped(item.payload)
+    if isinstance(item, list | tuple | set):
+        kind = list if isinstance(item, list) else type(item)
+        return kind(map(unwrapped, item))
+    if isinstance(item, dict):
+        return {key: unwrapped(value) for key, value in item.items()}
+    if isinstance(item, OnNext):
+        return OnNext(unwrapped(item.value))
+    if isinstance(item, Timestamp | TimeInterval):
+        return replace(item, value=unwrapped(item.value))
+    return item

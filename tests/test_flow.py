@@ -231,6 +231,7 @@ PROGRAM = """
     from reactivex import Observable
     from reactivex.disposable import Disposable
     from rxflow import operators as ops
+    from rxflow.background import background
     from rxflow.flow import Flow
     from rxflow.operators.scope import scope_of
 
@@ -252,6 +253,8 @@ PROGRAM = """
     first = shared.subscribe()
     flow = shared.pipe(ops.start_with(1), ops.buffer_with_count(9))
     flow.subscribe(print, on_completed=lambda: print("completed"))
+    for _ in range(9):  # so many ticks later at most it has subscribed to what is shared
+        background().call(int)
     first.dispose()
     print("exit")
 """

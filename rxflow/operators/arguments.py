@@ -13,9 +13,13 @@ from rxflow.errors import ConfigError
 
 def at_least_one(name: str, value: int) -> None:
     """Refuse what is no whole number from 1 on."""
-    given: Any = value
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise ConfigError(f"{name}={given!r}: must be a whole number, at least 1")
+    at_least(1, name, value)
+
+
+def at_least(least: int, name: str, value: object) -> None:
+    """Refuse what is no whole number, or too small a one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name}={value!r}: must be a whole number, at least {least}")
 
 
 def seconds(name: str, value: typing.RelativeTime, *, is_zero_fine: bool = False) -> timedelta:

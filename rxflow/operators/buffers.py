@@ -7,21 +7,21 @@ what they have.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from threading import RLock
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from reactivex import Observable, abc, typing
-from reactivex.disposable import CompositeDisposable, SerialDisposable
-from reactivex.internal import synchronized
-from reactivex.scheduler import TimeoutScheduler
+from reactivex import operators as rx
+from reactivex.disposable import CompositeDisposable
 
 from rxflow.message import Batch, Message
 from rxflow.operators import arguments
 from rxflow.operators.holding import Holding
 from rxflow.operators.operator import lifted
+from rxflow.operators.timing import Spans, Timer
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -110,13 +110,40 @@ def buffer_with_time_or_count(
     """
     span = arguments.seconds("timespan", timespan)
     arguments.at_least_one("count", count)
-    return cast("Buffer", lifted(_by_time_or_count(span, count, scheduler)))
+    return cast("Buffer", lifted(_by_time_or_count(span.total_seconds(), count, scheduler)))
+
+
+def batched(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex (`to_list`); of messages its lists are batches."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
+        operator = make(*args, **kwargs)
+        return lambda source: rx.map(_as_batch)(operator(source))
+
+    return made
+
+
+def never_empty(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex (`buffer`), which emits no empty list."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
+        operator = make(*args, **kwargs)
+        return lambda source: rx.filter(bool)(operator(source))
+
+    return made
+
+
+def _as_batch(items: list[Any]) -> list[Any]:
+    if not items or type(items[0]) is not Message or {*map(type, items)} != {Message}:
+        return items
+    return Batch(items)
 
 
 def _emit(items: list[Any], observer: abc.ObserverBase[Any]) -> None:
     if items:
-        all_are_messages = {*map(type, items)} == {Message}
-        observer.on_next(Batch(items) if all_are_messages else items)
+        observer.on_next(_as_batch(items))
 
 
 def _in_line(count: int) -> Callable[..., abc.DisposableBase]:
@@ -182,7 +209,7 @@ def _by_time(
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         batches: deque[list[Any]] = deque([[]])
-        spans = _Spans(span, shift)
+        spans = Spans(span, shift)
 
         def on_next(item: Any) -> None:
             for items in batches:
@@ -200,7 +227,7 @@ def _by_time(
                 _emit(batches.popleft(), observer)
             timer.start(spans.wait())
 
-        timer = _Timer(own, scheduler, tick)
+        timer = Timer(own, scheduler, tick)
         timer.start(spans.wait())
         holding = Holding(observer, flush, batches.clear, timer.lock)
         return CompositeDisposable(timer.current, holding.subscribe(source, on_next, scheduler))
@@ -208,32 +235,8 @@ def _by_time(
     return subscribe
 
 
-class _Spans:
-    """When the next batch ends and when one begins, counted from the subscription."""
-
-    __slots__ = ("_beginning", "_elapsed", "_end", "_shift")
-
-    def __init__(self, span: timedelta, shift: timedelta) -> None:
-        self._shift = shift
-        self._end = span
-        self._beginning = shift
-        self._elapsed = timedelta()
-
-    def wait(self) -> timedelta:
-        """How long from the last turn to the next."""
-        before, self._elapsed = self._elapsed, min(self._end, self._beginning)
-        return self._elapsed - before
-
-    def turn(self) -> tuple[bool, bool]:
-        """Does a batch begin now, and does one end?"""
-        is_beginning, is_end = self._elapsed == self._beginning, self._elapsed == self._end
-        self._beginning += self._shift * is_beginning
-        self._end += self._shift * is_end
-        return is_beginning, is_end
-
-
 def _by_time_or_count(
-    span: timedelta, count: int, own: abc.SchedulerBase | None
+    span: float, count: int, own: abc.SchedulerBase | None
 ) -> Callable[..., abc.DisposableBase]:
     def subscribe(
         source: Observable[Any],
@@ -259,43 +262,9 @@ def _by_time_or_count(
         def discard() -> None:
             items.clear()
 
-        timer = _Timer(own, scheduler, tick)
+        timer = Timer(own, scheduler, tick)
         timer.start(span)
         holding = Holding(observer, flush, discard, timer.lock)
         return CompositeDisposable(timer.current, holding.subscribe(source, on_next, scheduler))
 
     return subscribe
-
-
-class _Timer:
-    """The one timer of a buffer: started again, it forgets what it waited for.
-
-    Attributes:
-        current: What it waits for; disposed, it never ticks again.
-        lock: What keeps it from ticking in the middle of an item; None where its scheduler is that
-            of the whole subscription, and so one thread does it all.
-    """
-
-    __slots__ = ("_scheduler", "_tick", "_turn", "current", "lock")
-
-    def __init__(
-        self,
-        own: abc.SchedulerBase | None,
-        given: abc.SchedulerBase | None,
-        tick: Callable[[], None],
-    ) -> None:
-        self._scheduler = own or given or TimeoutScheduler.singleton()
-        self._tick = tick
-        self._turn = 0
-        self.current = SerialDisposable()
-        self.lock = None if given and not own else RLock()
-
-    def start(self, wait: timedelta) -> None:
-        self._turn = turn = self._turn + 1
-
-        def ring(_: abc.SchedulerBase, __: object = None) -> None:
-            if turn == self._turn and not self.current.is_disposed:
-                self._tick()
-
-        action = synchronized(self.lock)(ring) if self.lock else ring
-        self.current.disposable = self._scheduler.schedule_relative(wait, action)

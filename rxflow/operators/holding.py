@@ -6,6 +6,7 @@ those of reactivex, by a gate in front of them that completes what is downstream
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from threading import RLock
@@ -15,7 +16,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.internal import noop, synchronized
 
-from rxflow.operators.scope import Scope, scope_of, within
+from rxflow.operators.scope import Scope, scope_of, unscoped, within
 
 T = TypeVar("T")
 
@@ -26,11 +27,20 @@ class Holding:
     Args:
         observer: What is downstream.
         flush: Emits what is held; called once, just before completion.
-        discard: Drops what is held, once the source is let go.
+        discard: Drops what is held.
         lock: For an operator whose timer runs on a thread of its own; None on one thread.
     """
 
-    __slots__ = ("_discard", "_flush", "_inner", "_observer", "_upstream", "_wrap", "is_over")
+    __slots__ = (
+        "_discard",
+        "_flush",
+        "_inner",
+        "_observer",
+        "_scheduler",
+        "_upstream",
+        "_wrap",
+        "is_over",
+    )
 
     def __init__(
         self,
@@ -44,6 +54,7 @@ class Holding:
         self._flush = flush
         self._discard = discard
         self._inner: Scope | None = None
+        self._scheduler: abc.SchedulerBase | None = None
         self._upstream = SingleAssignmentDisposable()
         self._wrap: Callable[..., Any] = synchronized(lock) if lock else _as_it_is
 
@@ -55,6 +66,7 @@ class Holding:
     ) -> abc.DisposableBase:
         """Subscribe to the source in a scope of its own, and be a member of the one outside."""
         wrap = self._wrap
+        self._scheduler = scheduler
         scope = scope_of(scheduler)
         if scope:
             if scope.is_over:
@@ -92,11 +104,34 @@ class Holding:
 
     def _drop(self) -> None:
         self.is_over = True
-        self._discard()
+        # With this its observer: what an operator of reactivex behind a gate holds.
+        outlast(self, self._scheduler, self._discard)
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
+
+
+def outlast(
+    held: object, scheduler: abc.SchedulerBase | None, drop: Callable[[], None] = noop
+) -> None:
+    """Keep what a disposed operator held until the whole pipeline is disposed, then drop it.
+
+    Within a group or a window an operator is disposed before the source is, whose ledger would take
+    what is dropped for let go, and acknowledge it. So it is dropped a tick later.
+    """
+
+    def action(_: abc.SchedulerBase, __: object = None) -> None:
+        nonlocal held
+        held = None
+        drop()
+
+    clock = unscoped(scheduler)
+    if clock is None:
+        drop()
+        return
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the ledger
+        clock.schedule(action)
 
 
 class Gated(Observable[T]):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, overload
 
 from reactivex import Observable, abc
 
+from rxflow.message import Batch, Message
+
+A = TypeVar("A")
+B = TypeVar("B")
+P = TypeVar("P")
+T = TypeVar("T")
 S = TypeVar("S", contravariant=True)  # noqa: PLC0105 (one letter, as in every generic here)
 R = TypeVar("R", covariant=True)  # noqa: PLC0105
+
+Same: TypeAlias = Callable[[Observable[T]], Observable[T]]
 
 Subscribe: TypeAlias = Callable[
     [Observable[Any], abc.ObserverBase[Any], abc.SchedulerBase | None], abc.DisposableBase
@@ -18,17 +26,56 @@ Subscribe: TypeAlias = Callable[
 _SHOWN: Final = 40
 
 
+class Stage(Protocol[S, R]):
+    """An operator, as `Flow.pipe` takes it anywhere but at the end of a pipeline.
+
+    Typed by the items and not by the observables: so a lambda's argument is inferred from what the
+    operator before it emits.
+    """
+
+    def __call__(self, source: Observable[S], /) -> Observable[R]: ...
+
+
+class Made(Protocol[A, B]):  # pyright: ignore[reportInvalidTypeVarUse]  # invariant: `self` tells
+    """What comes of items of type A when an operator makes a B of each: of messages, messages.
+
+    The messages first, and no type variable in the last: that is what lets pyright infer lambdas
+    along a `Flow.pipe`.
+    """
+
+    @overload
+    def __call__(
+        self: Made[Message[Any], Message[P]], source: Observable[A], /
+    ) -> Observable[Message[P]]: ...
+    @overload
+    def __call__(
+        self: Made[Message[Any], P], source: Observable[A], /
+    ) -> Observable[Message[P]]: ...
+    @overload
+    def __call__(
+        self: Made[Batch[Any], Message[P]], source: Observable[A], /
+    ) -> Observable[Message[P]]: ...
+    @overload
+    def __call__(self: Made[Batch[Any], P], source: Observable[A], /) -> Observable[Message[P]]: ...
+    @overload
+    def __call__(self: Made[Observable[Any], P], source: Observable[A], /) -> Observable[P]: ...
+    @overload
+    def __call__(self, source: Observable[A], /) -> Observable[Any]: ...
+
+
 class Operator(Generic[S, R]):
     """An operator as `pipe` takes it, that can say what it is.
 
     Attributes:
         label: Its name and arguments, for people: `buffer_with_time_or_count(1.0, 100)`.
+        is_subscribing: True if it subscribes at once, on the thread that `Flow` chooses.
     """
 
-    __slots__ = ("_apply", "label")
+    __slots__ = ("_apply", "is_subscribing", "label")
 
     def __init__(self, label: str, apply: Callable[[S], R]) -> None:
         self.label = label
+        self.is_subscribing = label.startswith("to_future(")
         self._apply = apply
 
     def __call__(self, source: S, /) -> R:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from reactivex import abc
 
 from rxflow.log import printable
-from rxflow.message import Batch, Message
+from rxflow.message import Message
+from rxflow.operators.envelope import messages_in, newest
 from rxflow.rejection import rejection
 
 
@@ -19,21 +21,35 @@ def set_aside(item: object, error: Exception, rejected: abc.ObserverBase[Any]) -
     """
     text = f"{type(error).__name__}: {error}"
     _empty(error)
-    for message in item if isinstance(item, Batch) else [item]:
-        enveloped = message if isinstance(message, Message) else Message("", message)
-        rejected.on_next(rejection(enveloped, text))
+    for message in messages_in(item) or [Message("", item)]:
+        rejected.on_next(rejection(message, text))
 
 
 def topic_of(item: object) -> str:
-    """Where an item came from; of a batch, its newest message; empty if it is no message."""
-    newest: Any = item[-1] if isinstance(item, Batch) else item
-    return newest.topic if isinstance(newest, Message) else ""
+    """Where an item came from: its newest message; empty if it carries none."""
+    messages = messages_in(item)
+    return newest(messages).topic if messages else ""
 
 
-def name_topic(error: Exception, item: object, doing: str) -> None:
-    """Add to the user's own error which message it was about."""
-    if topic := topic_of(item):
-        error.add_note(f"rxflow: while {doing} a message of topic {printable(topic)}")
+def name_topic(error: Exception, *items: object) -> None:
+    """Add to the user's own error which message it was about, once."""
+    topic = next(filter(None, map(topic_of, items)), "")
+    note = f"rxflow: while dealing with a message of topic {printable(topic)}"
+    if topic and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function of the user's, whose errors name the topic of the message."""
+
+    def call(*items: Any) -> Any:
+        try:
+            return function(*items)
+        except Exception as error:
+            name_topic(error, *items)
+            raise
+
+    return call
 
 
 def _empty(error: BaseException | None) -> None:

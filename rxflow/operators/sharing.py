@@ -8,21 +8,95 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from reactivex import ConnectableObservable, Observable, abc
+from reactivex import ConnectableObservable, Observable, abc, typing
 from reactivex import operators as rx
+from reactivex.subject import BehaviorSubject, ReplaySubject
 
+from rxflow.operators.envelope import bare
+from rxflow.operators.operator import Same
 from rxflow.operators.scope import rooted
 
 T = TypeVar("T")
 T_out = TypeVar("T_out", covariant=True)  # noqa: PLC0105 (reactivex's name)
 
 
+def replay(
+    buffer_size: int | None = None,
+    window: typing.RelativeTime | None = None,
+    *,
+    mapper: Callable[[Observable[Any]], Observable[Any]] | None = None,
+    scheduler: abc.SchedulerBase | None = None,
+) -> Callable[[Observable[Any]], Any]:
+    """One subscription for all observers, each of which first gets what came before it.
+
+    What comes again is payload and envelope: the delivery went on with the first emission.
+
+    Args:
+        buffer_size: How many items come again; None: all.
+        window: How long an item comes again, in seconds; None: for ever.
+        mapper: Uses the shared source within one subscription, instead of connecting it.
+        scheduler: On which the observers are called; its clock measures the window.
+    """
+
+    def subject(_: abc.SchedulerBase | None = None) -> ReplaySubject[Any]:
+        return _Replaying(buffer_size, window, scheduler)
+
+    return _multicast(subject, mapper)
+
+
+def publish_value(
+    initial_value: Any, mapper: Callable[[Observable[Any]], Observable[Any]] | None = None
+) -> Callable[[Observable[Any]], Any]:
+    """One subscription for all observers, each of which first gets the newest item.
+
+    That is payload and envelope only: the delivery went on with the first emission.
+
+    Args:
+        initial_value: What an observer gets before there is one.
+        mapper: Uses the shared source within one subscription, instead of connecting it.
+    """
+
+    def subject(_: abc.SchedulerBase | None = None) -> BehaviorSubject[Any]:
+        return _Latest(initial_value)
+
+    return _multicast(subject, mapper)
+
+
+def _multicast(subject: Callable[..., Any], mapper: Any) -> Callable[[Observable[Any]], Any]:
+    if mapper:
+        return rx.multicast(subject_factory=subject, mapper=mapper)
+    return rx.multicast(subject())
+
+
+class _Replaying(ReplaySubject[T]):
+    """Replays items without their deliveries."""
+
+    def _on_next_core(self, value: T) -> None:
+        super()._on_next_core(value)
+        if self.queue and self.queue[-1].value is value:
+            self.queue[-1] = self.queue[-1]._replace(value=bare(value))
+
+
+class _Latest(BehaviorSubject[T]):
+    """Remembers the newest item without its delivery."""
+
+    def _on_next_core(self, value: T) -> None:
+        super()._on_next_core(value)
+        if self.value is value:
+            self.value = bare(value)
+
+
 def share() -> Callable[[Observable[T]], Observable[T]]:
     """One subscription for all observers, from the first until the last is gone."""
     publish = shared(rx.publish)
     return lambda source: rx.ref_count()(publish()(source))
+
+
+def ref_count() -> Same[T]:
+    """Connect what `publish` or `replay` made while somebody is subscribed to it."""
+    return cast("Same[T]", rx.ref_count())
 
 
 def shared(make: Callable[..., Any]) -> Callable[..., Any]:

@@ -55,7 +55,7 @@ def test_the_error_of_a_message_names_its_topic():
     source.pipe(ops.map(lambda m: m.payload["n"])).subscribe(on_error=errors.append)
     source.on_next(Message("home/\x1b", {}))
     assert type(errors[0]) is KeyError
-    assert errors[0].__notes__ == [r"rxflow: while mapping a message of topic home/\x1b"]
+    assert errors[0].__notes__ == [r"rxflow: while dealing with a message of topic home/\x1b"]
 
 
 def test_the_result_travels_in_the_envelope_of_its_message():

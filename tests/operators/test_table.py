@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 import reactivex
@@ -96,3 +98,10 @@ def test_the_gate_changes_nothing_otherwise(end):
     assert seen(lambda _, s: s.pipe(ops.to_list()), *events) == plain
     until = ops.take_until(reactivex.never())
     assert seen(lambda _, s: s.pipe(ops.to_list(), until), *events) == plain
+
+
+def test_the_page_about_operators_names_each_of_them_once():
+    page = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(names) == sorted(ops.OPERATORS)

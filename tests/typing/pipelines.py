@@ -1,10 +1,14 @@
-"""What a type checker must know of a pipeline. Compiled by the tests, never run."""
+"""What pyright must know of a pipeline, lambdas and all. Compiled by the tests, never run."""
+
+# mypy: ignore-errors
+# It can't infer a lambda's argument in `pipe`; what it can is in `annotated.py`.
 
 from __future__ import annotations
 
 from typing import Any, assert_type
 
-from reactivex import Observable
+import reactivex
+from reactivex import GroupedObservable, Observable
 
 from rxflow import operators as ops
 from rxflow.flow import Flow
@@ -28,6 +32,50 @@ def of_messages(numbers: Flow[Message[bytes]], stop: Observable[int]) -> None:
             ops.take_until(stop),
         ),
         Observable[Batch[dict[str, int | str]]],
+    )
+
+
+def of_lambdas_in_a_row(numbers: Flow[Message[bytes]]) -> None:
+    lengths = ops.map(length)
+    assert_type(numbers.pipe(lengths, ops.map(lambda m: m.payload / 2)), Observable[Message[float]])
+    assert_type(
+        numbers.pipe(
+            ops.decode_json(),
+            ops.map(lambda m: float(m.payload["celsius"])),
+            ops.filter(lambda m: m.payload > 2),
+            ops.distinct_until_changed(lambda m: m.payload),
+            ops.buffer_with_count(3),
+            ops.map(lambda batch: sum(batch.payloads) / len(batch)),
+            ops.map(lambda m: {"mean": m.payload, "topic": m.topic}),
+        ),
+        Observable[Message[dict[str, float | str]]],
+    )
+    assert_type(
+        numbers.pipe(
+            ops.scan(lambda total, m: total + len(m.payload), 0), ops.map(lambda m: m.payload > 9)
+        ),
+        Observable[Message[bool]],
+    )
+    assert_type(
+        numbers.pipe(
+            ops.flat_map(lambda m: reactivex.of(*m.payload)), ops.map(lambda m: m.payload + 1)
+        ),
+        Observable[Message[int]],
+    )
+
+
+def of_groups(numbers: Flow[Message[bytes]]) -> None:
+    assert_type(
+        numbers.pipe(ops.group_by(lambda m: m.topic)),
+        Observable[GroupedObservable[str, Message[bytes]]],
+    )
+    assert_type(
+        numbers.pipe(
+            ops.group_by(lambda m: m.topic),
+            ops.flat_map(lambda group: group.pipe(ops.buffer_with_count(2))),
+            ops.map(lambda batch: b"".join(batch.payloads)),
+        ),
+        Observable[Message[bytes]],
     )
 
 

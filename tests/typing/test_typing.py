@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,22 +12,61 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def test_pyright_knows_the_types_of_a_pipeline(tmp_path):
-    pyright = shutil.which("pyright", path=Path(sys.executable).parent) or shutil.which("pyright")
-    if pyright is None:
-        pytest.skip("pyright is not installed")
-    project = tmp_path / "pyrightconfig.json"
+def tool(name: str) -> str:
+    found = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory) -> dict[str, dict[int, list[str]]]:
+    """What pyright says of each line of each file here."""
+    files = ["pipelines.py", "annotated.py", "wrong.py"]
+    folder = tmp_path_factory.mktemp("pyright")
+    for name in files:  # pyright reads nothing outside of its project
+        shutil.copy(HERE / name, folder)
+    project = folder / "pyrightconfig.json"
     settings = {
-        "include": [str(HERE / "pipelines.py")],
         "extraPaths": [str(HERE.parent.parent)],
         "typeCheckingMode": "strict",
         "reportMissingTypeStubs": False,
     }
     project.write_text(json.dumps(settings))
+    command = [tool("pyright"), "--outputjson", "-p", str(project), "--pythonpath", sys.executable]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = json.loads(ran.stdout)
+    assert answer["summary"]["filesAnalyzed"] == len(files)
+    found: dict[str, dict[int, list[str]]] = {name: {} for name in files}
+    for one in answer["generalDiagnostics"]:
+        lines = found[Path(one["file"]).name]
+        lines.setdefault(one["range"]["start"]["line"] + 1, []).append(one["rule"])
+    return found
+
+
+@pytest.mark.parametrize("name", ["pipelines.py", "annotated.py"])
+def test_pyright_knows_the_types_of_a_pipeline(said, name):
+    assert said[name] == {}
+
+
+def test_pyright_refuses_each_wrong_pipeline_for_what_is_wrong_with_it(said):
+    lines = (HERE / "wrong.py").read_text().splitlines()
+    expected = {
+        number: set(re.findall(r"report\w+", line))
+        for number, line in enumerate(lines, 1)
+        if "# report" in line
+    }
+    unknown = re.compile("reportUnknown.*")
+    named = {
+        number: {rule for rule in rules if not unknown.match(rule)}
+        for number, rules in said["wrong.py"].items()
+    }
+    assert {number: rules for number, rules in named.items() if rules} == expected
+
+
+def test_mypy_knows_the_types_of_annotated_functions():
+    command = [tool("mypy"), str(HERE / "annotated.py")]
     ran = subprocess.run(
-        [pyright, "--project", str(project), "--pythonpath", sys.executable],
-        capture_output=True,
-        text=True,
-        check=False,
+        command, capture_output=True, text=True, check=False, cwd=HERE.parent.parent
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.returncode == 0, ran.stdout

@@ -1,0 +1,197 @@
+"""Operators that make a stream of each item and merge what these emit.
+
+What the stream of a message emits travels in that message's envelope, with its delivery, which is
+held while the stream runs. So a message that becomes many rows is acknowledged with the last one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, TypeVar, cast
+
+from reactivex import Observable, abc, from_, from_future, typing
+from reactivex import operators as rx
+from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.internal import is_future
+
+from rxflow.message import Message
+from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
+from rxflow.operators.holding import outlast
+from rxflow.operators.operator import Made, Same
+from rxflow.operators.spreading import Spread
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+Streamed: TypeAlias = Observable[B] | typing.AnyFuture[B] | Iterable[B]
+"""What may be made of an item: a stream, a future, or something to iterate over."""
+
+
+def flat_map(mapper: Callable[[A], Streamed[B]] | Streamed[B] | None = None) -> Made[A, B]:
+    """Make a stream of each item, and merge them.
+
+    What the stream of a message emits travels in that message's envelope. The message is held
+    until its stream completes, and counts as stored when all that the stream emitted is.
+
+    Args:
+        mapper: Makes the stream; or one stream for every item.
+    """
+    return cast("Any", rx.flat_map(_streaming(mapper)))
+
+
+def flat_map_indexed(
+    mapper_indexed: Callable[[A, int], Streamed[B]] | Streamed[B] | None = None,
+) -> Made[A, B]:
+    """The same as `flat_map`; the function gets the item's number too, from 0.
+
+    Args:
+        mapper_indexed: Makes the stream; or one stream for every item.
+    """
+    return cast("Any", rx.flat_map_indexed(_streaming(mapper_indexed)))
+
+
+def flat_map_latest(mapper: Callable[[A], Observable[B] | typing.AnyFuture[B]]) -> Made[A, B]:
+    """The same as `switch_map`, under its older name.
+
+    Args:
+        mapper: Makes the stream.
+    """
+    return cast("Any", rx.flat_map_latest(_streaming(mapper)))
+
+
+def concat_map(project: Callable[[A], Observable[B]]) -> Made[A, B]:
+    """Make a stream of each item, and emit one after the other; see `flat_map`.
+
+    Args:
+        project: Makes the stream.
+    """
+    return cast("Any", rx.concat_map(_streaming(project)))
+
+
+def switch_map(project: Callable[[A], Observable[B]] | None = None) -> Made[A, B]:
+    """Make a stream of each item, which ends the one before; see `flat_map`.
+
+    Args:
+        project: Makes the stream; None: the items are streams.
+    """
+    return cast("Any", rx.switch_map(_streaming(project)))
+
+
+def switch_map_indexed(project: Callable[[A, int], Observable[B]] | None = None) -> Made[A, B]:
+    """The same as `switch_map`; the function gets the item's number too, from 0.
+
+    Args:
+        project: Makes the stream; None: the items are streams.
+    """
+    return cast("Any", rx.switch_map_indexed(_streaming(project)))
+
+
+def expand(mapper: Callable[[A], Observable[Any]]) -> Same[A]:
+    """Make a stream of each item, and of each item of these in turn; emit them all.
+
+    Args:
+        mapper: Makes the stream.
+    """
+    return cast("Any", rx.expand(_streaming(mapper)))
+
+
+def _streaming(mapper: Any) -> Any:
+    """The function of the user's, whose streams emit in their item's envelope."""
+    if not callable(mapper):
+        return mapper
+
+    def streamed(item: Any, *index: int) -> Any:
+        return spread(item, mapper(item, *index))
+
+    return streamed
+
+
+def opening(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex (`merge_all`), over messages whose payload is a stream."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
+        operator = make(*args, **kwargs)
+        return lambda source: operator(rx.map(_opened)(source))
+
+    return made
+
+
+def merge(
+    *sources: Observable[Any], max_concurrent: int | None = None
+) -> Callable[[Observable[Any]], Observable[Any]]:
+    """Merge with other sources; or, of a stream of streams, so many at a time.
+
+    Args:
+        sources: The others.
+        max_concurrent: Merge the streams that come, at most so many of them at once.
+    """
+    merged = rx.merge(*sources, max_concurrent=max_concurrent)
+    return merged if max_concurrent is None else lambda source: merged(rx.map(_opened)(source))
+
+
+def _opened(item: Any) -> Any:
+    return spread(item, item.payload) if type(item) is Message else item
+
+
+def spread(item: Any, stream: Any) -> Any:
+    """A stream made of an item, whose results travel in that item's envelope.
+
+    Args:
+        item: What it was made of; of a plain value the stream stays as it is.
+        stream: An observable, a future, or something to iterate over.
+    """
+    if not messages_in(item):
+        return stream
+    if is_future(stream):
+        stream = from_future(stream)
+    elif not isinstance(stream, Observable):
+        stream = from_(stream)
+    return _Spreading(item, stream)
+
+
+class _Spreading(Observable[Any]):
+    """A stream, each of whose results is in the envelope of one item."""
+
+    def __init__(self, item: Any, stream: Observable[Any]) -> None:
+        super().__init__()
+        self._item = item
+        self._stream = stream
+
+    def _spread(self) -> tuple[Any, Spread | None]:
+        """What carries the results, and the delivery that they share. The item is let go here."""
+        item, self._item = self._item, None
+        delivery = delivery_of(item)
+        if delivery is None:
+            return item, None
+        whole = Spread(delivery)
+        return newest(messages_in(item)).with_delivery(whole), whole
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        carrier, whole = self._spread()
+
+        def on_next(result: Any) -> None:
+            observer.on_next(enveloped(carrier, result))
+
+        def on_completed() -> None:
+            touched = whole.complete() if whole else ()
+            observer.on_completed()
+            let_go()
+            for ledger in touched:
+                ledger.wake()
+
+        def let_go() -> None:
+            nonlocal carrier, whole
+            carrier = whole = None
+
+        running = self._stream.subscribe(
+            on_next, observer.on_error, on_completed, scheduler=scheduler
+        )
+
+        def drop() -> None:
+            outlast(carrier, scheduler, let_go)
+
+        return CompositeDisposable(running, Disposable(drop))
