@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test crash check fix build clean
+.PHONY: help demo test crash check fix bench build clean
 
 help:  # this list
 	@grep -E '^[a-z]+:.*  # ' Makefile | sed -E 's/^([a-z]+):.*  # (.*)/make \1|\2/' \
@@ -35,6 +35,9 @@ check: $(DEV)  # format, lint, types and layers; changes nothing
 fix: $(DEV)  # format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(RUN)  # rxflow beside its peers, and whether the goals are met; ten minutes
+	$(BIN)/python benchmarks/bench.py --folder build/bench
 
 build: $(DEV)  # wheel and source archive, in dist/
 	rm -rf dist
