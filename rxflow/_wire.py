@@ -29,6 +29,9 @@ READ_AT_ONCE: Final = 256 * 1024
 HELD_BACK: Final = 1024 * 1024
 """Above so many bytes of output that the broker does not take, nothing more is read."""
 
+_FEW_BYTES: Final = 16 * 1024
+"""Enough for a quiet stream; to make room for a burst costs more than to read a little."""
+
 _TOPICS_KEPT: Final = 100_000
 
 CONNACK: Final = 0x20
@@ -123,6 +126,7 @@ class Wire:
         self._out = bytearray()
         self._lock = threading.Lock()  # of `_out` and of the stream, for the heartbeat
         self._is_at_end = False
+        self._expected = _FEW_BYTES
         self.is_stopped = False  # no message may be decoded any more
         self.is_paused = False  # `max_pending` is reached: neither decode nor read
         self.connack_code = -1
@@ -203,12 +207,13 @@ class Wire:
         size = 0
         try:
             while size < READ_AT_ONCE:
-                chunk = self._stream.recv(READ_AT_ONCE)
+                chunk = self._stream.recv(self._expected)
                 if not chunk:
                     self._is_at_end = True
                     break
                 size += len(chunk)
                 chunks.append(chunk)
+                self._expected = READ_AT_ONCE if len(chunk) >= _FEW_BYTES else _FEW_BYTES
                 if not self._stream.pending():
                     break
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
