@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from brokers import USERS, Authority, Mosquitto, mosquitto_path
 
-from rxflow.broker import Broker
-
 GRACE = 2.0
 BACKGROUND = "rxflow"
 """The name of the one thread that may outlive a test: the loop behind a bare `subscribe`."""
@@ -81,10 +79,9 @@ def _family(descriptor: int) -> str:
 
 
 @pytest.fixture
-def mqtt_broker() -> Iterator[Broker]:
-    """The embedded broker, for username and password `wiredflow`."""
-    with Broker(users=USERS) as broker:
-        yield broker
+def mqtt_broker_users() -> dict[str, str]:
+    """The embedded broker of the plugin, for username and password `wiredflow`."""
+    return USERS
 
 
 @pytest.fixture

@@ -1,0 +1,327 @@
+"""`Marbles`: tests of pipelines as diagrams, in virtual time.
+
+    marbles = Marbles()
+    source = marbles.hot("-a-b-c-d--|", name="sensor")
+    marbles.check(source.pipe(ops.buffer_with_count(2)), "---x---y--|", x=["a", "b"], y=["c", "d"])
+    assert source.subscriptions == "^---------!"
+
+Without pytest too. `rxflow.testing.notation` has the notation, `rxflow.testing.virtual_time` the
+order of what happens at one instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+from reactivex import Observable
+
+from rxflow.testing.diagram import Diagram
+from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds, written
+from rxflow.testing.events import Event
+from rxflow.testing.notation import parse
+from rxflow.testing.observation import Call, Observation, Place
+from rxflow.testing.rendering import Row
+from rxflow.testing.sources import Cold, Hot, Part, Played, Source
+from rxflow.testing.subscriptions import Span, spans_in
+from rxflow.testing.virtual_scheduler import Phase, VirtualScheduler
+from rxflow.testing.virtual_time import VirtualTime, timers_on
+
+Error = BaseException | type[BaseException]
+
+_FRAMES: Final = 1000  # that an endless pipeline runs on after all diagrams
+
+
+class Marbles:
+    """The diagrams of a test, and the virtual time that they play in.
+
+    A check plays every source from its beginning; its zero is where the one before ended. It runs
+    until nothing is left to do, or up to `limit`.
+
+    As a context manager it also puts timers without a scheduler on virtual time in between, and at
+    its end fails the test if an expectation is pending.
+
+    Attributes:
+        time: Its clock.
+        at_finish: Closes at the end of the test what is put into it.
+
+    Args:
+        frame: From one character to the next.
+        limit: How far a check goes, counted from zero. None: a thousand frames beyond all diagrams,
+            which only an endless pipeline reaches.
+
+    Raises:
+        DiagramError: At call time, when one is no duration.
+    """
+
+    def __init__(self, *, frame: str | int = "1s", limit: str | int | None = None) -> None:
+        self._frame = nanoseconds(frame, "frame")
+        parse("", frame=self._frame)
+        self._limit = None if limit is None else nanoseconds(limit, "limit")
+        self.time = VirtualTime()
+        self.at_finish = ExitStack()
+        self._parts: list[Part] = []
+        self._sources: list[Played] = []
+        self._calls: list[Call] = []
+        self._waiting: list[Observation] = []
+        self._unread: list[Observation] = []
+        self._open = ExitStack()
+
+    @property
+    def scheduler(self) -> VirtualScheduler:
+        """What everything runs on: give it to what wants a scheduler of its own."""
+        return self.time.scheduler
+
+    @property
+    def frame(self) -> int:
+        """From one character to the next, in nanoseconds."""
+        return self._frame
+
+    def hot(
+        self, text: str, *, name: str | None = None, error: Error | None = None, **values: Any
+    ) -> Source:
+        """A source that plays from zero on, whether or not somebody listens.
+
+        Args:
+            text: What it does. `^` and `!` in it say when a check subscribes and unsubscribes.
+            name: What a failure calls it.
+            error: What `#` is.
+            values: What the keys stand for.
+
+        Raises:
+            DiagramError: The diagram is wrong.
+        """
+        diagram = parse(text, frame=self._frame, values=values, error=_made(error), role="hot")
+        list(spans_in(diagram))
+        return self._source(Hot(diagram, self._name(name or "hot"), self.time))
+
+    def cold(
+        self, text: str, *, name: str | None = None, error: Error | None = None, **values: Any
+    ) -> Source:
+        """A source that plays from its beginning for each subscription. Arguments as of `hot`."""
+        diagram = parse(text, frame=self._frame, values=values, error=_made(error), role="cold")
+        return self._source(Cold(diagram, self._name(name or "cold"), self.time))
+
+    def at(self, time: str, function: Callable[[], object]) -> None:
+        """Call a function at a time of the next check, like `"3s"`; what it raises, that raises."""
+        call = Call(nanoseconds(time, "at"), function, self.time, Place.of_caller())
+        self._calls.append(call)
+        self._parts.append(call)
+
+    def observe(self, observable: Observable[Any], subs: str | None = None) -> Observed:
+        """What an observable does, as a diagram. It plays when that is first looked at, or checked.
+
+        Args:
+            observable: What is subscribed to.
+            subs: When: `"--^--!"`. Without it where a hot source has `^`, or at zero.
+
+        Raises:
+            DiagramError: `subs` is no diagram of one subscription.
+        """
+        observation = Observation(observable, self._span(subs), self.time, Place.of_caller())
+        self._waiting.append(observation)
+        self._unread.append(observation)
+        return Observed(observation, self)
+
+    def check(
+        self,
+        observable: Observable[Any] | Observed,
+        expected: str | Diagram,
+        *,
+        subs: str | None = None,
+        error: Error | None = None,
+        **values: Any,
+    ) -> None:
+        """Play, and compare the whole timeline, silence included.
+
+        Args:
+            observable: What is subscribed to; or what `observe` returned.
+            expected: What it does.
+            subs: When it is subscribed to; see `observe`.
+            error: What `#` is, compared by type and text; of a class the type alone.
+            values: What the keys stand for.
+
+        Raises:
+            AssertionError: It does something else. The text shows what, and where.
+            DiagramError: A diagram is wrong.
+        """
+        __tracebackhide__ = True
+        if isinstance(expected, str):
+            expected = parse(
+                expected, frame=self._frame, values=values, error=error, role="expected"
+            )
+        elif values or error is not None:
+            raise DiagramError("values= and error= belong to a text; this diagram has its own")
+        if not isinstance(observable, Observed):
+            observed = self.observe(observable, subs)
+        elif subs is None:
+            observed = observable
+        else:
+            raise DiagramError("subs= comes too late: give it to observe")
+        problem = observed.explain(expected)
+        if problem:
+            raise AssertionError(problem)
+
+    def add(self, part: Part) -> None:
+        """Have something play in every check from now on."""
+        self._parts.append(part)
+
+    def settle(self) -> None:
+        """Play what waits to be observed, if anything does.
+
+        Raises:
+            DiagramError: It is in the middle of playing.
+        """
+        if self._waiting:
+            if self.time.is_running:
+                raise DiagramError("a check can't begin in the middle of another")
+            self._play()
+
+    @contextmanager
+    def active(self) -> Generator[None]:
+        """Within, timers without a scheduler are virtual; then `at_finish` is closed."""
+        with timers_on(self.scheduler), self.at_finish:
+            yield
+
+    def close(self) -> None:
+        """Fail if something was observed and compared with nothing, or a call never came.
+
+        Raises:
+            AssertionError: It names the line of the test.
+        """
+        __tracebackhide__ = True
+        unread, self._unread, self._waiting = self._unread, [], []
+        for observation in unread:
+            raise AssertionError(f"observed, but compared with nothing [{observation.place}]")
+        calls, self._calls = self._calls, []
+        for call in calls:
+            raise AssertionError(f"at({written(call.length)!r}) never came [{call.place}]")
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(self.active())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        __tracebackhide__ = True
+        with self._open:
+            if error is None:
+                self.close()
+
+    # -- playing ---------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        """One run of virtual time, from a new zero."""
+        playing, self._waiting = self._waiting, []
+        time = self.time
+        time.begin()
+        span = self._hot_span()
+        for observation in playing:
+            observation.span = observation.span or span
+        for observation in playing:
+            if observation.span and (end := observation.span[1]) is not None:
+                time.at(end, observation.dispose, Phase.UNSUBSCRIBE)
+        for observation in playing:
+            start = observation.span[0] if observation.span else 0
+            time.at(start, observation.subscribe, Phase.SUBSCRIBE)
+        for part in self._parts:
+            part.begin()
+        try:
+            time.run(self._end(playing))
+        finally:
+            for observation in playing:
+                observation.finish([row for part in self._parts for row in part.rows()])
+            come = [call for call in self._calls if call.has_come]
+            self._calls = [call for call in self._calls if not call.has_come]
+            self._parts = [part for part in self._parts if part not in come]
+
+    def _end(self, playing: Sequence[Observation]) -> int:
+        """Where the run ends; nothing happens from there on."""
+        ends = [observation.until for observation in playing]
+        if None in ends:
+            length = sum(part.length for part in self._parts)
+            length += max(observation.length for observation in playing)
+            end = length + _FRAMES * self._frame
+        else:
+            calls = [call.length + MICROSECOND for call in self._calls]
+            end = max([end for end in ends if end is not None] + calls)
+        return end if self._limit is None else min(end, self._limit + MICROSECOND)
+
+    def _span(self, subs: str | None) -> Span | None:
+        if subs is None:
+            return None
+        spans = list(spans_in(parse(subs, frame=self._frame, role="marks")))
+        if len(spans) != 1:
+            raise DiagramError(f"subs: one ^ and at most one !, not {subs!r}")
+        return spans[0]
+
+    def _hot_span(self) -> Span | None:
+        """When the hot sources say that a check subscribes."""
+        spans = {span for source in self._sources for span in spans_in(source.diagram)}
+        if len(spans) > 1:
+            raise DiagramError("hot sources with different ^ or !: say when by subs=")
+        return next(iter(spans), None)
+
+    def _name(self, name: str) -> str:
+        taken = {source.name for source in self._sources}
+        names = (name, *(f"{name} {number}" for number in range(2, len(taken) + 2)))
+        return next(each for each in names if each not in taken)
+
+    def _source(self, played: Hot | Cold) -> Source:
+        self._sources.append(played)
+        self._parts.append(played)
+        return Source(played, settle=self.settle)
+
+    def compared(self, observation: Observation, expected: Diagram | None) -> None:
+        """An observation is being compared: play it, knowing what is expected if it is known."""
+        if observation in self._unread:
+            self._unread.remove(observation)
+        if observation in self._waiting:
+            observation.expected = expected
+        self.settle()
+
+
+class Observed(Diagram):  # noqa: PLW1641 (equal is not the same here)
+    """What an observable did; it plays when this is first looked at."""
+
+    def __init__(self, observation: Observation, marbles: Marbles) -> None:
+        super().__init__((), frame=marbles.frame)
+        self._observation = observation
+        self._marbles = marbles
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        self._marbles.compared(self._observation, None)
+        return tuple(self._observation.events)
+
+    def __eq__(self, other: object) -> bool:
+        other = self._parsed(other)
+        if isinstance(other, Diagram):
+            self._marbles.compared(self._observation, other)
+        return super().__eq__(other)
+
+    def explain(
+        self, expected: Diagram | str, *, sources: Sequence[Row] = (), place: object = None
+    ) -> str:
+        diagram: Diagram = self._parsed(expected)
+        self._marbles.compared(self._observation, diagram)
+        if self.difference(diagram) is None:
+            return ""
+        place = Place.of_caller() if place is None else place
+        rows = [*self._observation.rows, *sources]
+        return super().explain(diagram, sources=rows, place=place)
+
+    def _parsed(self, other: Any) -> Any:
+        if isinstance(other, str):
+            return parse(other, frame=self.frame, role="expected")
+        return other
+
+
+def _made(error: Error | None) -> BaseException | None:
+    return error() if isinstance(error, type) else error

@@ -1,0 +1,36 @@
+"""Instants as a diagram: `^` for each frame in which something happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rxflow.testing.diagram import Diagram
+from rxflow.testing.events import Event
+from rxflow.testing.notation import parse
+from rxflow.testing.rendering import Row
+
+
+class Marks(Diagram):  # noqa: PLW1641 (equal to text, written in many ways)
+    """When something happened, to the frame. Compares with text, `"--^---^"`, and explains itself.
+
+    Args:
+        times: In nanoseconds.
+        frame: What happened within one is one mark, at its beginning.
+    """
+
+    def __init__(self, times: Iterable[int], frame: int) -> None:
+        frames = sorted({time // frame * frame for time in times})
+        events = [Event(time, "subscribed", None, "^") for time in frames]
+        super().__init__(events, frame=frame)
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(self._parsed(other))
+
+    def explain(
+        self, expected: Diagram | str, *, sources: Sequence[Row] = (), place: object = None
+    ) -> str:
+        return super().explain(self._parsed(expected), sources=sources, place=place)
+
+    def _parsed(self, other: Any) -> Any:
+        return parse(other, frame=self.frame, role="marks") if isinstance(other, str) else other

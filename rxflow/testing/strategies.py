@@ -1,0 +1,60 @@
+"""Hypothesis strategies: the diagram itself is what is generated, so a failing example shrinks.
+
+@given(marble_diagrams("abc"))
+def test_nothing_follows_the_end(text):
+    marbles = Marbles()
+    marbles.check(marbles.cold(text).pipe(ops.map(lambda x: x)), text)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from hypothesis import strategies as st
+
+from rxflow.testing.durations import PATTERN, DiagramError
+from rxflow.testing.notation import is_key
+
+_DURATION: Final = re.compile(PATTERN)  # keys like 3 and s side by side
+
+
+def marble_diagrams(
+    keys: str = "abc", max_length: int = 20, terminal: str = "|#", *, groups: bool = True
+) -> st.SearchStrategy[str]:
+    """Texts of source diagrams, for `hot`, `cold` and `parse`.
+
+    They shrink to fewer frames, then to silence, then to the first key.
+
+    Args:
+        keys: The characters for items.
+        max_length: Most frames, the last one included; a group is one.
+        terminal: How they may end: `"|"`, `"#"`, both, or `""` for never. Both may be missing, so
+            `"|#"` also makes diagrams without an end.
+        groups: Whether several items may share an instant.
+
+    Raises:
+        DiagramError: At call time, when an argument is wrong.
+    """
+    if not keys or not all(map(is_key, keys)):
+        raise DiagramError(f"keys: characters, none of -|#?^!().@ or space, not {keys!r}")
+    if max_length < 1:
+        raise DiagramError(f"max_length: >= 1, not {max_length!r}")
+    if set(terminal) - set("|#"):
+        raise DiagramError(f"terminal: | or #, both or nothing, not {terminal!r}")
+    ends = st.sampled_from(["", *terminal])
+    key = st.sampled_from(keys)
+    frame, last = st.just("-") | key, ends
+    if groups:
+        frame |= st.lists(key, min_size=2, max_size=3).map(_group)
+        if terminal:
+            items = st.lists(key, min_size=1, max_size=3)
+            last |= st.tuples(items.map("".join), st.sampled_from(terminal)).map(_group)
+    frames = st.lists(frame, max_size=max_length - 1).map("".join)
+    texts = st.tuples(frames, last).map("".join)
+    return texts.filter(lambda text: not _DURATION.search(text))
+
+
+def _group(parts: Iterable[str]) -> str:
+    return f"({''.join(parts)})"
