@@ -29,4 +29,4 @@ def test_what_lasts_is_told_once(marbles: Marbles) -> None:
 def test_the_last_state_is_told_when_the_boiler_is_switched_off(marbles: Marbles) -> None:
     boiler = marbles.hot("c-----h-|", c=60, h=95)
     marbles.check(alarm(boiler), "----f---(t|)", t=True, f=False)
-    assert boiler.subscriptions == "^-------!"  # noqa: S101 (a test)
+    assert boiler.subscriptions == "^-------!"

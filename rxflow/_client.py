@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rxflow._link import CLOSED, Link
 from rxflow._settings import SILENCE, Answer, Settings, open_wire
+from rxflow._surroundings import surroundings_of
 from rxflow._wire import Wire
 from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
@@ -117,6 +116,7 @@ class Client:
         self.receive_maximum = self.maximum_packet_bytes = 0
         self._peer = peer
         self._loop = loop
+        self._surroundings = surroundings_of(loop)
         self._paho: Paho | None = None
         self._version = {None: 0, "3.1.1": 3, "5": 5}[settings.address.version]  # 0: not known yet
         self._link: Link | None = None
@@ -241,9 +241,9 @@ class Client:
             )
         return attempt
 
-    @staticmethod
-    def _wait(attempt: int) -> float:
-        return min(_LONGEST_WAIT, 2.0**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+    def _wait(self, attempt: int) -> float:
+        longest = min(_LONGEST_WAIT, 2.0**attempt)
+        return self._surroundings.jittered(longest, self.settings.address.host)
 
     # -- connecting -----------------------------------------------------------------------------
 
@@ -304,7 +304,7 @@ class Client:
             tcp.close()
             raise ConnectionAbortedError("closed while connecting")
         is_5 = self._paho.version == 5  # noqa: PLR2004 (MQTT 5)
-        self._wire = open_wire(tcp, self.settings, self._link, version5=is_5)
+        self._wire = open_wire(tcp, self.settings, self._link, self._loop, version5=is_5)
         return self._wire
 
     def _drop(self) -> None:
@@ -317,7 +317,7 @@ class Client:
             wire.end()  # of an attempt that was given up before its link began
 
     async def _in_thread(self, block: Callable[[], object]) -> None:
-        """Run what blocks on a thread of its own; a daemon, so that nothing waits for a dead host.
+        """Run what blocks on a thread of its own.
 
         Raises:
             OSError: Another attempt may succeed.
@@ -325,7 +325,7 @@ class Client:
         """
         done: asyncio.Future[None] = self._loop.create_future()
         work = partial(_work, block, done, self._loop, self._drop)
-        threading.Thread(target=work, name="rxflow connect", daemon=True).start()
+        self._surroundings.start(work, "rxflow connect")
         try:
             await done
         except ssl.SSLCertVerificationError as error:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from rxflow._heartbeat import heartbeat
+from rxflow._surroundings import surroundings_of
 from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
 from rxflow.delivery import Ledger
 from rxflow.message import Message
@@ -65,6 +65,7 @@ class Link:
         self.is_stopped = False
         self.ticked = loop.time()
         self._loop = loop
+        self._surroundings = surroundings_of(loop)
         self._paho = paho
         self._owner = owner
         self._wire: Wire | None = None
@@ -99,7 +100,7 @@ class Link:
 
     def connected(self) -> None:
         """CONNACK has come: keep alive and settle from now on."""
-        heartbeat.watch(self)
+        self._surroundings.watch(self)
         self._tick()
 
     def stop(self) -> None:
@@ -117,7 +118,7 @@ class Link:
         """
         self.stop()
         self._is_leaving = True
-        heartbeat.forget(self)
+        self._surroundings.forget(self)
         self._paho.disconnect()
         self.write()
         wire = self._wire
@@ -126,7 +127,7 @@ class Link:
 
     def end(self) -> None:
         """Close the connection. Twice is once."""
-        heartbeat.forget(self)
+        self._surroundings.forget(self)
         if self._ticking:
             self._ticking.cancel()
         wire, self._wire = self._wire, None

@@ -23,6 +23,7 @@ from rxflow._wire import Wire
 _IN_FLIGHT: Final = 65_535  # what MQTT allows; `publish` is called no more than the broker wants
 
 
+_NO_PORT: Final = 1  # of a Unix socket: paho looks at it only to refuse 0
 _LARGEST: Final = 268_435_460  # bytes of a packet, header and all, that MQTT can express
 
 
@@ -79,6 +80,7 @@ class Paho:
             client_id=settings.client_id,
             clean_session=None if self._is_5 else not settings.is_durable,
             protocol=paho.MQTTv5 if self._is_5 else paho.MQTTv311,
+            transport="unix" if settings.address.is_unix else "tcp",
             reconnect_on_failure=False,
         )
         client.connect_timeout = SILENCE
@@ -107,7 +109,7 @@ class Paho:
         clean = not settings.is_durable if self._is_5 else paho.MQTT_CLEAN_START_FIRST_ONLY
         client.connect_async(
             address.host,
-            address.port,
+            address.port or _NO_PORT,
             settings.keep_alive,
             clean_start=clean,
             properties=properties,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+from asyncio import AbstractEventLoop
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from rxflow._surroundings import surroundings_of
 from rxflow._websocket import WebSocket
 from rxflow._wire import Plain, Receiver, Stream, Wire
 from rxflow.address import Address
@@ -63,19 +64,30 @@ class Answer(NamedTuple):
 
 
 def open_wire(
-    tcp: socket.socket, settings: Settings, receiver: Receiver, *, version5: bool
+    sock: socket.socket,
+    settings: Settings,
+    receiver: Receiver,
+    loop: AbstractEventLoop,
+    *,
+    version5: bool,
 ) -> Wire:
-    """Make the wire on a fresh TCP connection: TLS and WebSocket as the address says."""
+    """Make the wire on a fresh connection: TLS and WebSocket as the address says.
+
+    Args:
+        sock: TCP, or of a Unix socket.
+        settings: How to connect.
+        receiver: Who gets the messages.
+        loop: Whose time and date the wire goes by.
+        version5: True on MQTT 5.
+    """
     address = settings.address
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if sys.platform == "linux" and settings.keep_alive:
-        # While reading is paused no PINGRESP is seen; the kernel finds a dead peer for us.
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.keep_alive * 1500)
-    stream: Stream = Plain(tcp)
+    if not address.is_unix:
+        _tune(sock, settings.keep_alive)
+    stream: Stream = Plain(sock)
     if address.is_tls:
         context = settings.tls or ssl.create_default_context()
         stream = context.wrap_socket(
-            tcp, server_hostname=address.host, do_handshake_on_connect=False
+            sock, server_hostname=address.host, do_handshake_on_connect=False
         )
     if address.is_websocket:
         stream = WebSocket(stream, address.host, address.port, address.path)
@@ -84,5 +96,13 @@ def open_wire(
         receiver,
         version5=version5,
         max_packet_bytes=settings.max_packet_bytes,
-        now=lambda: datetime.now(UTC),
+        now=surroundings_of(loop).utc,
+        clock=loop.time,
     )
+
+
+def _tune(tcp: socket.socket, keep_alive: int) -> None:
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sys.platform == "linux" and keep_alive:
+        # While reading is paused no PINGRESP is seen; the kernel finds a dead peer for us.
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, keep_alive * 1500)

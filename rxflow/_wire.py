@@ -103,9 +103,10 @@ class Wire:
         version5: True on MQTT 5, whose PUBLISH has properties.
         max_packet_bytes: A larger packet is a protocol error; nothing of it is kept.
         now: The clock for `received_at`.
+        clock: Seconds, for `last_read` and `last_write`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is one fact)
         self,
         stream: Stream,
         receiver: Receiver,
@@ -113,12 +114,14 @@ class Wire:
         version5: bool,
         max_packet_bytes: int,
         now: Callable[[], datetime],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
         self._receiver = receiver
         self._version5 = version5
         self._max_packet_bytes = max_packet_bytes
         self._now = now
+        self._clock = clock
         self._data = b""  # read, from `_at` on not decoded yet
         self._at = 0
         self._topics: dict[bytes, str | None] = {}
@@ -131,7 +134,7 @@ class Wire:
         self.is_paused = False  # `max_pending` is reached: neither decode nor read
         self.connack_code = -1
         self.trouble = ""  # why the stream ended, if it said so
-        self.last_read = self.last_write = time.monotonic()
+        self.last_read = self.last_write = clock()
 
     # -- paho's side: a socket ----------------------------------------------------------------
 
@@ -195,7 +198,7 @@ class Wire:
         with self._lock:
             chunks = self._chunks()
         if chunks:
-            self.last_read = time.monotonic()
+            self.last_read = self._clock()
             if self._at < len(self._data):
                 chunks.insert(0, self._data[self._at :])
             self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
@@ -398,7 +401,7 @@ class Wire:
             while self._out:
                 count = self._stream.send(self._out)
                 del self._out[:count]
-                self.last_write = time.monotonic()
+                self.last_write = self._clock()
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
 

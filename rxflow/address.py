@@ -2,9 +2,11 @@
 
     mqtt://host     1883     mqtts://host     8883 (TLS)
     ws://host/mqtt    80     wss://host/mqtt   443 (TLS)
+    mqtt+unix:///run/mosquitto.sock         a Unix socket on this machine
 
 `scheme://[user[:password]@]host[:port][/path][?version=3.1.1|5]`; what is special in a URL is
-percent-encoded in user and password. No error text and no `repr` here shows a credential.
+percent-encoded in user, password and the path of a Unix socket, which is absolute. No error text
+and no `repr` here shows a credential.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast, final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from rxflow.errors import ConfigError
 
-Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
+Scheme = Literal["mqtt", "mqtts", "ws", "wss", "mqtt+unix"]
 Version = Literal["3.1.1", "5"]
 
 PORTS: Final[dict[str, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+UNIX: Final = "mqtt+unix"
 VERSIONS: Final[tuple[Version, ...]] = ("3.1.1", "5")
 
 _LAST_PORT: Final = 65_535
+_LONGEST_SOCKET: Final = 103  # bytes of its path that Linux and macOS both take
 _LONGEST: Final = 65_535  # bytes of a string in MQTT [MQTT-1.5.4]
 
 _URL: Final = re.compile(
@@ -61,9 +65,9 @@ class Address:
     """A broker, and who we are to it. `str` and `repr` hide the credentials.
 
     Attributes:
-        scheme: mqtt, mqtts, ws or wss.
-        host: A name or an IP address, without brackets.
-        port: Of the URL, or the scheme's own.
+        scheme: mqtt, mqtts, ws, wss or mqtt+unix.
+        host: A name or an IP address, without brackets; the path of a Unix socket.
+        port: Of the URL, or the scheme's own; 0 for a Unix socket.
         path: Of the WebSocket; empty where there is none.
         version: Of MQTT, if the URL fixes it.
         username: None if there is none; an empty one is sent.
@@ -89,8 +93,15 @@ class Address:
         return self.scheme in {"ws", "wss"}
 
     @property
+    def is_unix(self) -> bool:
+        """True if `host` is the path of a Unix socket."""
+        return self.scheme == UNIX
+
+    @property
     def is_loopback(self) -> bool:
         """True if what is sent there never leaves this machine."""
+        if self.is_unix:
+            return True
         try:
             address = ipaddress.ip_address(self.host)
         except ValueError:
@@ -100,9 +111,11 @@ class Address:
         return (mapped or address).is_loopback
 
     def __str__(self) -> str:
+        masked = "***@" * (self.username is not None or self.password is not None)
+        if self.is_unix:
+            return f"{self.scheme}://{masked}{quote(self.host)}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        has_credentials = self.username is not None or self.password is not None
-        return f"{self.scheme}://{'***@' * has_credentials}{host}:{self.port}{self.path}"
+        return f"{self.scheme}://{masked}{host}:{self.port}{self.path}"
 
 
 def parse(url: str, username: str | None = None, password: str | None = None) -> Address:
@@ -120,14 +133,20 @@ def parse(url: str, username: str | None = None, password: str | None = None) ->
     if parts is None or any(not c.isprintable() or c == " " for c in url):
         raise _wrong(url, "expected scheme://host, without white space")
     scheme = cast("Scheme", parts["scheme"].lower())
-    if scheme not in PORTS:
-        raise _wrong(url, f"unknown scheme {scheme!r}; known are mqtt, mqtts, ws and wss")
+    if scheme not in PORTS and scheme != UNIX:
+        known = "mqtt, mqtts, ws, wss and mqtt+unix"
+        raise _wrong(url, f"unknown scheme {scheme!r}; known are {known}")
     if "@" in parts["path"] or "@" in (parts["query"] or "") or "@" in (parts["fragment"] or ""):
         raise _wrong(url, "'@' after the host; in credentials, write / as %2F, ? as %3F, # as %23")
     if parts["fragment"] is not None:
         raise _wrong(url, "a broker's URL has no '#'")
     credentials, _, place = parts["authority"].rpartition("@")
-    host, port = _place(url, place)
+    if scheme == UNIX:
+        host, port, path = _socket_path(url, place, parts["path"]), 0, ""
+    else:
+        host, port = _place(url, place)
+        port = PORTS[scheme] if port is None else port
+        path = _path(url, parts["path"], is_websocket=scheme in {"ws", "wss"})
     own_username, own_password = _credentials(url, credentials)
     username = own_username if username is None else username
     password = own_password if password is None else password
@@ -135,8 +154,8 @@ def parse(url: str, username: str | None = None, password: str | None = None) ->
     return Address(
         scheme=scheme,
         host=host,
-        port=PORTS[scheme] if port is None else port,
-        path=_path(url, parts["path"], is_websocket=scheme in {"ws", "wss"}),
+        port=port,
+        path=path,
         version=_version(url, parts["query"]),
         username=username,
         password=None if password is None else Secret(password),
@@ -148,6 +167,20 @@ def _wrong(url: str, problem: str) -> ConfigError:
     masked = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
     shown = masked.partition("?")[0]
     return ConfigError(f"url: {problem}, in {shown!r}")
+
+
+def _socket_path(url: str, place: str, path: str) -> str:
+    if place or path in {"", "/"}:
+        raise _wrong(
+            url, "a Unix socket is an absolute path, as in mqtt+unix:///run/mosquitto.sock"
+        )
+    try:
+        decoded = unquote_to_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise _wrong(url, "the percent-encoded path is not UTF-8") from error
+    if len(decoded.encode()) > _LONGEST_SOCKET or "\0" in decoded:
+        raise _wrong(url, f"a Unix socket has a path of at most {_LONGEST_SOCKET} bytes")
+    return decoded
 
 
 def _place(url: str, place: str) -> tuple[str, int | None]:

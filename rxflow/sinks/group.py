@@ -9,10 +9,11 @@ import threading
 from asyncio import AbstractEventLoop, get_running_loop
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Final
 
+from rxflow._surroundings import surroundings_of
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import SinkError
 
@@ -101,7 +102,7 @@ class GroupCommit:
         self._loop: AbstractEventLoop | None = None
         self._is_scheduled = False
         self._running: Commit | None = None
-        self._worker: ThreadPoolExecutor | None = None
+        self._worker: Executor | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -200,7 +201,7 @@ class GroupCommit:
         if commit is None:
             return
         if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="rxflow-commit")
+            self._worker = self.make_worker(loop)
         try:
             self._worker.submit(self._work, commit, loop)
         except RuntimeError:  # the interpreter is shutting down
@@ -238,9 +239,13 @@ class GroupCommit:
     def behind(self, work: Callable[[], None]) -> None:
         """On the loop: have the worker do this too, between two commits."""
         if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="rxflow-commit")
+            self._worker = self.make_worker(get_running_loop())
         with suppress(RuntimeError):  # the interpreter is shutting down
             self._worker.submit(work)
+
+    def make_worker(self, loop: AbstractEventLoop) -> Executor:
+        """What writes while the loop goes on; made for the first commit."""
+        return surroundings_of(loop).worker("rxflow-commit")
 
     def drop(self, error: SinkError) -> None:
         """Give up what waits: none of it is stored."""

@@ -5,33 +5,42 @@
     marbles.check(source.pipe(ops.buffer_with_count(2)), "---x---y--|", x=["a", "b"], y=["c", "d"])
     assert source.subscriptions == "^---------!"
 
+    broker = marbles.mqtt("sensors/1/temp q1 : --a-b---", a=21, b=22)
+    sink = marbles.sink(disk="--===---")
+    marbles.run(run_async(broker.from_mqtt("sensors/#"), sink, seconds=9))
+    assert broker.acknowledged("sensors/1/temp") == "-----^"
+
 Without pytest too. `rxflow.testing.notation` has the notation, `rxflow.testing.virtual_time` the
 order of what happens at one instant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from reactivex import Observable
+from reactivex import Observable, abc
 
+from rxflow.testing.broker_diagram import DiagramBroker
 from rxflow.testing.diagram import Diagram
 from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds, written
 from rxflow.testing.events import Event
 from rxflow.testing.notation import parse
 from rxflow.testing.observation import Call, Observation, Place
 from rxflow.testing.rendering import Row
+from rxflow.testing.slow_disk import DiagramSink
 from rxflow.testing.sources import Cold, Hot, Part, Played, Source
 from rxflow.testing.subscriptions import Span, spans_in
 from rxflow.testing.virtual_scheduler import Phase, VirtualScheduler
 from rxflow.testing.virtual_time import VirtualTime, timers_on
 
+T = TypeVar("T")
 Error = BaseException | type[BaseException]
 
 _FRAMES: Final = 1000  # that an endless pipeline runs on after all diagrams
+_DAY: Final = nanoseconds("24h", "a day")
 
 
 class Marbles:
@@ -49,8 +58,8 @@ class Marbles:
 
     Args:
         frame: From one character to the next.
-        limit: How far a check goes, counted from zero. None: a thousand frames beyond all diagrams,
-            which only an endless pipeline reaches.
+        limit: How far a check or a run goes, counted from zero. None: a check goes a thousand
+            frames beyond all diagrams, which only an endless pipeline reaches; a run a day.
 
     Raises:
         DiagramError: At call time, when one is no duration.
@@ -110,6 +119,45 @@ class Marbles:
         self._calls.append(call)
         self._parts.append(call)
 
+    def mqtt(self, text: str, /, *, frame: str | int | None = None, **values: Any) -> DiagramBroker:
+        """A broker that does what a diagram says; a lane for each topic. See `DiagramBroker`.
+
+        Args:
+            text: Lines: `topic q1 r : --a--b`; when it can be reached, `$connection : ^-!`.
+            frame: Of these lanes; None: that of the test.
+            values: The payload of each key: bytes as they are, everything else as JSON.
+
+        Raises:
+            DiagramError: A lane is wrong.
+        """
+        frame = self._frame if frame is None else frame
+        broker = DiagramBroker(self.scheduler.loop, text, values, frame=frame, settle=self.settle)
+        self.add(broker)
+        return broker
+
+    def sink(
+        self,
+        disk: str = "",
+        *,
+        frame: str | int | None = None,
+        rejected: abc.ObserverBase[Any] | None = None,
+    ) -> DiagramSink:
+        """A `JsonSink` whose disk is slow (`=`) or full (`x`) on cue: `disk="--====--x"`.
+
+        Args:
+            disk: What the disk does.
+            frame: Of that diagram; None: that of the test.
+            rejected: As of `JsonSink`.
+
+        Raises:
+            DiagramError: The diagram is wrong.
+        """
+        frame = self._frame if frame is None else frame
+        loop = self.scheduler.loop
+        sink = DiagramSink(loop, disk, frame=frame, rejected=rejected, settle=self.settle)
+        self.add(sink.disk)
+        return sink
+
     def observe(self, observable: Observable[Any], subs: str | None = None) -> Observed:
         """What an observable does, as a diagram. It plays when that is first looked at, or checked.
 
@@ -164,6 +212,35 @@ class Marbles:
         if problem:
             raise AssertionError(problem)
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end, as `asyncio.run` does, in virtual time.
+
+        Sources, brokers and disks play from their beginning, as in a check. What blocks (a thread
+        pool, `to_thread`) is done in the same instant.
+
+        Returns:
+            What the coroutine returns.
+
+        Raises:
+            AssertionError: It is not over at the limit.
+            StuckError: It waits for what can't come.
+            BaseException: What it, or a task or timer of its, raised.
+        """
+        __tracebackhide__ = True
+        try:
+            self.settle()
+            self._refuse_if_playing()
+        except BaseException:
+            coroutine.close()
+            raise
+        self.time.begin()
+        for part in self._parts:
+            part.begin()
+        try:
+            return self.time.complete(coroutine, _DAY if self._limit is None else self._limit)
+        finally:
+            self._forget_what_came()
+
     def add(self, part: Part) -> None:
         """Have something play in every check from now on."""
         self._parts.append(part)
@@ -175,21 +252,24 @@ class Marbles:
             DiagramError: It is in the middle of playing.
         """
         if self._waiting:
-            if self.time.is_running:
-                raise DiagramError("a check can't begin in the middle of another")
             self._play()
 
     @contextmanager
     def active(self) -> Generator[None]:
-        """Within, timers without a scheduler are virtual; then `at_finish` is closed."""
+        """Within, timers without a scheduler are virtual; then the loop and `at_finish` close."""
         with timers_on(self.scheduler), self.at_finish:
-            yield
+            try:
+                yield
+            finally:
+                self.scheduler.close(quiet=True)
 
     def close(self) -> None:
-        """Fail if something was observed and compared with nothing, or a call never came.
+        """Close the loop, and fail if an expectation is pending.
 
         Raises:
-            AssertionError: It names the line of the test.
+            AssertionError: Something was observed and compared with nothing, or a call never came.
+                It names the line of the test.
+            BaseException: What a task raised to which nobody listened.
         """
         __tracebackhide__ = True
         unread, self._unread, self._waiting = self._unread, [], []
@@ -198,6 +278,7 @@ class Marbles:
         calls, self._calls = self._calls, []
         for call in calls:
             raise AssertionError(f"at({written(call.length)!r}) never came [{call.place}]")
+        self.scheduler.close()
 
     def __enter__(self) -> Self:
         self._open.enter_context(self.active())
@@ -218,6 +299,7 @@ class Marbles:
 
     def _play(self) -> None:
         """One run of virtual time, from a new zero."""
+        self._refuse_if_playing()
         playing, self._waiting = self._waiting, []
         time = self.time
         time.begin()
@@ -237,9 +319,16 @@ class Marbles:
         finally:
             for observation in playing:
                 observation.finish([row for part in self._parts for row in part.rows()])
-            come = [call for call in self._calls if call.has_come]
-            self._calls = [call for call in self._calls if not call.has_come]
-            self._parts = [part for part in self._parts if part not in come]
+            self._forget_what_came()
+
+    def _refuse_if_playing(self) -> None:
+        if self.time.is_running:
+            raise DiagramError("a check can't begin in the middle of another")
+
+    def _forget_what_came(self) -> None:
+        come = [call for call in self._calls if call.has_come]
+        self._calls = [call for call in self._calls if not call.has_come]
+        self._parts = [part for part in self._parts if part not in come]
 
     def _end(self, playing: Sequence[Observation]) -> int:
         """Where the run ends; nothing happens from there on."""

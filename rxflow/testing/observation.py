@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from reactivex import Observable, abc
+from reactivex.disposable import Disposable
 
 from rxflow.message import Batch, Message
 from rxflow.operators.scope import Scope, within
@@ -124,9 +125,11 @@ class Call:
         self.has_come = False
         self._function = function
         self._time = time
+        self._set: abc.DisposableBase = Disposable()
 
     def begin(self) -> None:
-        self._time.at(self.length, self._call)
+        self._set.dispose()  # of a check that ended before it came
+        self._set = self._time.at(self.length, self._call)
 
     def rows(self) -> Sequence[Row]:
         return ()

@@ -162,15 +162,20 @@ class Hot(Played):
         super().__init__(diagram, name, time)
         self._subscribers: list[Subscriber] = []
         self._end: Event | None = None
+        self._set: list[abc.DisposableBase] = []
 
     def begin(self) -> None:
         super().begin()
         self._end = None
         for subscriber in self._subscribers:  # of a test that subscribed before
             subscriber.begin()
-        for event in self.diagram.events:
-            if event.kind not in {"subscribed", "unsubscribed"}:
-                self.time.at(event.time, lambda event=event: self._emit(event))
+        for handle in self._set:  # of a check that ended before its diagram
+            handle.dispose()
+        self._set = [
+            self.time.at(event.time, lambda event=event: self._emit(event))
+            for event in self.diagram.events
+            if event.kind not in {"subscribed", "unsubscribed"}
+        ]
 
     def _emit(self, event: Event) -> None:
         listening = self._subscribers

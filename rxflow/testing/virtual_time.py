@@ -6,16 +6,19 @@ which it was scheduled. Diagrams schedule theirs when a check begins, in the ord
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 from reactivex import abc
 from reactivex.scheduler import TimeoutScheduler
 
-from rxflow.testing.durations import MICROSECOND, DiagramError
+from rxflow.testing.durations import MICROSECOND, DiagramError, written
 from rxflow.testing.virtual_scheduler import SECOND, Phase, VirtualScheduler
+
+T = TypeVar("T")
 
 
 class VirtualTime:
@@ -50,12 +53,29 @@ class VirtualTime:
     def run(self, before: int) -> None:
         """Do what is due before a time, at least at zero. What it raises, this raises."""
         last = self._zero + max(before // MICROSECOND - 1, 0)
-        with timers_on(self.scheduler):
-            self.is_running = True
-            try:
-                self.scheduler.advance_to(last / SECOND)
-            finally:
-                self.is_running = False
+        with timers_on(self.scheduler), self._running():
+            self.scheduler.advance_to(last / SECOND)
+
+    def complete(self, coroutine: Coroutine[Any, Any, T], limit: int) -> T:
+        """Run a coroutine to its end; see `VirtualLoop.run`.
+
+        Args:
+            coroutine: It begins at zero, in the phase SUBSCRIBE.
+            limit: When it must be over, in nanoseconds since zero.
+
+        Raises:
+            AssertionError: It is not.
+        """
+        with self._running():
+            return self.scheduler.loop.run(_before(limit, coroutine))
+
+    @contextlib.contextmanager
+    def _running(self) -> Generator[None]:
+        self.is_running = True
+        try:
+            yield
+        finally:
+            self.is_running = False
 
     def stop(self) -> None:
         """Let nothing more happen in this run."""
@@ -72,6 +92,20 @@ class VirtualTime:
                 f"{name}: subscribed to on another thread, in real time; use marbles.observe(...), "
                 "or subscribe with scheduler=marbles.scheduler"
             )
+
+
+async def _before(limit: int, coroutine: Coroutine[Any, Any, T]) -> T:
+    """The same, but not beyond a time from now."""
+    timeout = asyncio.timeout(limit / MICROSECOND / SECOND)
+    try:
+        async with timeout:
+            return await coroutine
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+    raise AssertionError(
+        f"the coroutine is not over after {written(limit)}: give it an end, or Marbles a limit="
+    )
 
 
 @contextlib.contextmanager
