@@ -6,6 +6,9 @@ import threading
 
 import pytest
 
+from rxflow import (
+    _amqtt,  # noqa: F401 (pytester forgets modules that an inner run is the first to import)
+)
 from rxflow import operators as ops
 from rxflow.broker import Broker
 from rxflow.testing import DiagramError, Marbles
@@ -127,11 +130,11 @@ def test_timers_are_virtual_while_a_test_runs(run):
 
         def test_it(marbles, scheduler):
             assert marbles.scheduler is scheduler
-            seen = []
+            threads, seen = threading.active_count(), []
             reactivex.timer(3600).subscribe(seen.append)
             scheduler.advance_to(3600.0)
             assert seen == [0]
-            assert threading.active_count() == 1
+            assert threading.active_count() == threads
 
         def test_after():
             assert type(TimeoutScheduler.singleton()) is TimeoutScheduler
@@ -227,7 +230,7 @@ def test_strategies_keep_to_what_they_are_told():
 
     some = marble_diagrams("xs3", max_length=3, terminal="|")
     assert find(some, lambda text: text.endswith("|)")) == "(x|)"
-    assert find(some, lambda text: "(3" in text) == "(3x)"
+    assert find(some, lambda text: "(3" in text and "|" not in text) == "(3x)"
     assert len(find(some, lambda text: text.count("-") == 2)) == 2
     plain = marble_diagrams("a", groups=False, terminal="#")
     assert find(plain, lambda text: text.endswith("#")) == "#"
