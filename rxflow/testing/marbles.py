@@ -222,8 +222,7 @@ class Marbles:
             What the coroutine returns.
 
         Raises:
-            AssertionError: It is not over at the limit.
-            StuckError: It waits for what can't come.
+            AssertionError: It is not over at the limit; perhaps it waits for what can't come.
             BaseException: What it, or a task or timer of its, raised.
         """
         __tracebackhide__ = True

@@ -5,7 +5,7 @@
         marbles.check(marbles.cold("a-b|"), "a-b|")
 
 A test that uses `marbles` fails, too, if it observed something and compared it with nothing, if a
-call of `at` never came, or if it left a thread behind.
+call of `at` never came, if a task of it failed unseen, or if it left a thread behind.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 from rxflow.broker import Broker
 from rxflow.testing.diagram import Diagram
 from rxflow.testing.marbles import Marbles, Observed
+from rxflow.testing.marks import Marks
 from rxflow.testing.subscriptions import Subscriptions
 from rxflow.testing.virtual_scheduler import VirtualScheduler
 
@@ -92,7 +93,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     text = ""
     if isinstance(left, Subscriptions):
         text = left.explain(right)
-    elif isinstance(left, Observed) and isinstance(right, Diagram | str):
+    elif isinstance(left, Observed | Marks) and isinstance(right, Diagram | str):
         text = left.explain(right, place="")
     elif isinstance(left, Diagram) and isinstance(right, Diagram):
         text = left.explain(right)

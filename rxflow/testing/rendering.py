@@ -18,6 +18,7 @@ from rxflow.testing.events import Event
 _LONG_GAP: Final = 20  # frames of silence in a row; more are written as a duration
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WIDE: Final = 100
+_COLUMN: Final = 20  # of a label and of a diagram in a docstring
 _SIGNS: Final = {
     "completed": "|",
     "error": "#",
@@ -98,6 +99,16 @@ def framed(rows: Sequence[Row], frame: int, mark: tuple[int, str]) -> list[str]:
         else:
             shared |= told
     return lines + _told("values", dict(sorted(shared.items())), width)
+
+
+def documented(rows: Sequence[Row], frame: int) -> list[str]:
+    """The lines of a picture as docstrings show them: label, diagram, values of its keys."""
+    drawn = picture(rows, frame)
+    lines: list[str] = []
+    for row, line, known in zip(rows, drawn.lines, drawn.values, strict=True):
+        told = [f"{k}={value!r}" for k, value in known.items() if not _is_itself(k, value)]
+        lines.append(f"{row.label:<{_COLUMN}}{line:<{_COLUMN}}{'  '.join(told)}".rstrip())
+    return lines
 
 
 def _told(label: str, values: Mapping[str, Any], width: int) -> list[str]:
