@@ -64,7 +64,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
 
     Args:
         url: `mqtt://`, `mqtts://` (TLS), `ws://` or `wss://` (extra `websocket`), with
-            `user:password@` and `?version=3.1.1` or `5` where wanted.
+            `user:password@` and `?version=3.1.1` or `5` where wanted; or `mqtt+unix:///path`.
         topics: Topic filters, at least one: `+`, `#` and `$share/group/filter` included; a pair
             `(filter, qos)` has a QoS of its own.
         qos: 0, 1 or 2, the most that the broker may use.

@@ -97,6 +97,13 @@ def test_arguments_win_over_the_url():
         ("mqtt://h?version=4", "not '4'"),
         ("mqtt://h?version=5&version=5", "once"),
         ("mqtt://%ff@h", "UTF-8"),
+        ("mqtt+unix://h/run/x", "absolute path"),
+        ("mqtt+unix://", "absolute path"),
+        ("mqtt+unix:///", "absolute path"),
+        ("mqtt+unix:///%ff", "UTF-8"),
+        ("mqtt+unix:///a%00b", "at most 103 bytes"),
+        (f"mqtt+unix:///{'x' * 103}", "at most 103 bytes"),
+        ("mqtt+unix:///a@b", "'@' after the host"),
     ],
 )
 def test_a_wrong_url_is_refused_with_its_reason(url, reason):
@@ -210,6 +217,16 @@ def test_a_scheme_says_how_the_bytes_travel(scheme, is_tls, is_websocket):
     assert (address.is_tls, address.is_websocket) == (is_tls, is_websocket)
 
 
+def test_a_unix_socket_is_a_path_on_this_machine():
+    address = parse("mqtt+unix://u:p@/run/a%20b%40c/mqtt.sock?version=5")
+    assert (address.host, address.port, address.path) == ("/run/a b@c/mqtt.sock", 0, "")
+    assert (address.username, address.version) == ("u", "5")
+    assert (address.is_unix, address.is_loopback) == (True, True)
+    assert (address.is_tls, address.is_websocket, parse("mqtt://h").is_unix) == (False,) * 3
+    assert str(address) == "mqtt+unix://***@/run/a%20b%40c/mqtt.sock"
+    assert parse("mqtt+unix:///run/m.sock") == parse(str(parse("mqtt+unix:///run/m.sock")))
+
+
 def test_an_address_is_read_only_and_a_value():
     address = parse("mqtt://u:p@h")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -221,7 +238,7 @@ def test_an_address_is_read_only_and_a_value():
 
 @given(st.text())
 def test_any_text_is_a_url_or_a_config_error(text):
-    for url in (text, f"mqtt://{text}", f"ws://h{text}"):
+    for url in (text, f"mqtt://{text}", f"ws://h{text}", f"mqtt+unix:///{text}"):
         try:
             assert parse(url).host
         except ConfigError:

@@ -5,6 +5,7 @@ import ssl
 import time
 import warnings
 from pathlib import Path
+from urllib.parse import quote
 
 import paho.mqtt.client as paho
 import pytest
@@ -144,6 +145,15 @@ def test_the_embedded_broker_serves_source_and_sink(mqtt_broker):
     messages = echo(mqtt_broker.url, "a", [b"1", {"n": 2}], **LOGIN)
     assert [message.payload for message in messages] == [b"1", b'{"n":2}']
     assert messages[0].received_at.tzinfo is not None
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_messages_come_over_a_unix_socket(make_mosquitto, tmp_path, qos):
+    path = tmp_path / "m@sock"
+    make_mosquitto(options=f"listener 0 {path}")
+    payloads = [b"x" * size for size in (0, 1, 200, 500_000)]
+    messages = echo(f"mqtt+unix://{quote(str(path))}", "a", payloads, qos=qos, **LOGIN)
+    assert [message.payload for message in messages] == payloads
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
