@@ -144,6 +144,7 @@ class DiagramBroker:
         self._published: list[tuple[float, Message[bytes]]] = []
         self._retained: dict[str, Publication] = {}
         self._sessions: dict[str, Session] = {}
+        self._has_served = False
         self._lost_at: dict[str, float] = {}
         self._regained: list[float] = []
         self._is_reachable = all(lane.topic != CONNECTION for lane in self._lanes)
@@ -165,8 +166,9 @@ class DiagramBroker:
         return max(lane.diagram.length for lane in self._lanes)
 
     def rows(self) -> list[Row]:
-        """The lanes, for the picture of a failure."""
-        return [Row(lane.topic, lane.diagram.events) for lane in self._lanes]
+        """The lanes, for the picture of a failure, if somebody connected."""
+        lanes = self._lanes if self._has_served else []
+        return [Row(lane.topic, lane.diagram.events) for lane in lanes]
 
     # -- what a test asks for -------------------------------------------------------------------
 
@@ -266,6 +268,7 @@ class DiagramBroker:
 
     def begun(self, connect: Connect) -> tuple[Session, bool]:
         """The session of a client, and whether it was there. A second connection ends the first."""
+        self._has_served = True
         client_id = connect.client_id
         for other in self._connections[:]:
             if other.session and other.session.client_id == client_id:

@@ -92,7 +92,7 @@ class Diagram:  # noqa: PLW1641 (equal to what is open, so no hash could agree)
         difference = self.difference(expected)
         if difference is None:
             return ""
-        what = "subscriptions" if _has_marks(self) or _has_marks(expected) else "notification"
+        what = _named(self) or _named(expected) or "notification"
         where = f" [{place}]" if place else ""
         end = expected.until
         mine = [event for event in self.events if end is None or event.time < end]
@@ -124,8 +124,12 @@ class Difference(NamedTuple):
     text: str
 
 
-def _has_marks(diagram: Diagram) -> bool:
-    return any(event.kind in {"subscribed", "unsubscribed"} for event in diagram.events)
+def _named(diagram: Diagram) -> str:
+    """What a diagram is made of, if it is none of notifications."""
+    kinds = {event.kind for event in diagram.events}
+    if "marked" in kinds:
+        return "mark"
+    return "subscriptions" if kinds & {"subscribed", "unsubscribed"} else ""
 
 
 def _is_alike(want: Event, got: Event) -> bool:
@@ -163,4 +167,5 @@ def _described(event: Event) -> str:
         "completed": "completion",
         "subscribed": "a subscription",
         "unsubscribed": "its end",
+        "marked": "^",
     }[event.kind]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["next", "any", "error", "completed", "subscribed", "unsubscribed"]
+Kind = Literal["next", "any", "error", "completed", "subscribed", "unsubscribed", "marked"]
 
 
 class Event(NamedTuple):
@@ -13,7 +13,8 @@ class Event(NamedTuple):
     Attributes:
         time: Nanoseconds from zero; whole microseconds.
         kind: `next` an item · `any` an item of whatever value · `error` · `completed` ·
-            `subscribed`, written `^` · `unsubscribed`, written `!`.
+            `subscribed`, written `^` · `unsubscribed`, written `!` · `marked`, an instant of
+            `Marks`, written `^` as well.
         value: Of an item its value, of an error the exception (or its class).
         key: How it was written; empty if it was observed.
     """

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rxflow.testing.diagram import Diagram
+from rxflow.testing.durations import DiagramError
 from rxflow.testing.events import Event
 from rxflow.testing.notation import parse
 from rxflow.testing.rendering import Row
@@ -21,8 +22,7 @@ class Marks(Diagram):  # noqa: PLW1641 (equal to text, written in many ways)
 
     def __init__(self, times: Iterable[int], frame: int) -> None:
         frames = sorted({time // frame * frame for time in times})
-        events = [Event(time, "subscribed", None, "^") for time in frames]
-        super().__init__(events, frame=frame)
+        super().__init__([Event(time, "marked") for time in frames], frame=frame)
 
     def __eq__(self, other: object) -> bool:
         return super().__eq__(self._parsed(other))
@@ -33,4 +33,10 @@ class Marks(Diagram):  # noqa: PLW1641 (equal to text, written in many ways)
         return super().explain(self._parsed(expected), sources=sources, place=place)
 
     def _parsed(self, other: Any) -> Any:
-        return parse(other, frame=self.frame, role="marks") if isinstance(other, str) else other
+        if not isinstance(other, str):
+            return other
+        found = parse(other, frame=self.frame, role="marks")
+        if any(event.kind != "subscribed" for event in found.events):
+            raise DiagramError(f"nothing ends here, so there is no '!': {other!r}")
+        marked = [Event(event.time, "marked") for event in found.events]
+        return Diagram(marked, frame=self.frame, until=found.until)

@@ -25,6 +25,7 @@ _SIGNS: Final = {
     "any": "?",
     "subscribed": "^",
     "unsubscribed": "!",
+    "marked": "^",
 }
 
 

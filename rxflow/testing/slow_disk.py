@@ -81,7 +81,7 @@ class Disk:
 
     def rows(self) -> list[Row]:
         """The diagram, for the picture of a failure."""
-        return [Row("disk", self.diagram.events)]
+        return [Row("disk", self.diagram.events)] if self.diagram.events else []
 
     def wait(self) -> None:
         """Block until it is free: time passes, and nothing else happens meanwhile."""

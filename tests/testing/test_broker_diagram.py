@@ -104,6 +104,49 @@ def test_a_payload_larger_than_the_socket_takes_comes_whole(marbles):
     marbles.check(source.pipe(ops.map(lambda m: len(m.payload))), "a ...", a=3_000_000)
 
 
+def test_topics_with_qos_retained_messages_and_a_lost_connection_are_lanes_of_one_text(marbles):
+    broker = marbles.mqtt(
+        """
+        sensors/1/temp  q1    : --a-----c---
+        sensors/2/temp        : ----b---c---
+        sensors/1/state q1 r  : x-----------
+        $connection           : ^-----!--^--
+        """,
+        a=21,
+        b=22,
+        c=23,
+        x="on",
+    )
+    source = broker.from_mqtt("sensors/+/temp", qos=1)
+    assert received(marbles, source) == [(2, "21"), (4, "22"), (9, "23")]
+    assert broker.acknowledged("sensors/1/temp") == "--^------^"
+    assert broker.acknowledged("sensors/2/temp") == "-"
+    assert received(marbles, broker.from_mqtt("sensors/#")) == [
+        (0, '"on"'),
+        (2, "21"),
+        (4, "22"),
+        (9, "23"),
+    ]
+
+
+def test_a_failing_check_shows_the_lanes_of_the_broker_that_took_part(marbles):
+    assert marbles.mqtt("unused q1 : -a").rows() == []
+    broker = marbles.mqtt("""
+        a q1        : --a--b----
+        $connection : ^---!--^--
+    """)
+    source = broker.from_mqtt("a").pipe(ops.map(lambda m: m.payload))
+    with pytest.raises(AssertionError) as raised:
+        marbles.check(source, "--a--b--...", a=b'"a"', b=b'"b"')
+    assert str(raised.value).splitlines()[1:-1] == [
+        "            a  --a--b---",
+        "  $connection  ^---!--^-",
+        "     expected  --a--b--...",
+        "       actual  --a----b-",
+        "                    ^ at 5s: expected b'\"b\"', got nothing; it came at 7s",
+    ]
+
+
 # -- acknowledging ---------------------------------------------------------------------------------
 
 
@@ -120,7 +163,14 @@ def test_acknowledgements_of_another_time_explain_themselves(marbles):
     broker = marbles.mqtt("a q1 : --a")
     marbles.run(run_async(broker.from_mqtt("a"), marbles.sink(), seconds=5, log=False))
     assert broker.acknowledged("a") != "---^"
-    assert "at 2s" in broker.acknowledged("a").explain("---^")
+    assert broker.acknowledged("a").explain("---^").splitlines() == [
+        "marbles differ at mark 1 (1 column = 1s)",
+        "  expected  ---^",
+        "    actual  --^-",
+        "              ^ at 2s: expected nothing, got ^; it was expected at 3s",
+    ]
+    with pytest.raises(DiagramError, match="no '!'"):
+        assert broker.acknowledged("a") == "--^!"
 
 
 def test_no_more_is_in_flight_than_the_client_asked_for(marbles):
@@ -145,12 +195,10 @@ def test_packet_ids_go_round_and_leave_out_those_in_flight():
 
 
 def test_lost_with_two_unacknowledged_both_come_again_and_are_stored_once_acknowledged(marbles):
-    broker = marbles.mqtt("""
-        a q1        : --ab-------
-        $connection : ^---!---^--
-    """)
-    sink = marbles.sink(disk="--=====----")
-    source = broker.from_mqtt("a").pipe(ops.map(lambda m: [m.payload.decode(), m.duplicate]))
+    broker = marbles.mqtt("""a q1        : --ab-------
+                             $connection : ^---!---^--""")
+    sink = marbles.sink(disk="--=====----")  # nothing is stored yet when the connection is lost
+    source = broker.from_mqtt("a").map(lambda m: [m.payload.decode(), m.duplicate])
     marbles.run(run_async(source, sink, seconds=15, log=False))
     assert sink.stored == [['"a"', False], ['"b"', False], ['"a"', True], ['"b"', True]]
     assert sink.committed == "-------^^"

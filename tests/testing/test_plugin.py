@@ -69,6 +69,7 @@ def test_a_failing_check_is_understood_without_a_debugger(run):
         ("marbles.observe(source) == marbles.observe(other)", "expected  -b"),
         ('marbles.observe(source) == parse("-b")', "expected  -b"),
         ('parse("-a-") == parse("-b")', "expected  -b"),
+        ('broker.acknowledged("a") == "--^"', "expected  --^"),
     ],
 )
 def test_an_assertion_shows_the_diagrams(run, compared, shown):
@@ -77,7 +78,10 @@ def test_an_assertion_shows_the_diagrams(run, compared, shown):
 
         def test_it(marbles):
             source, other = marbles.hot("-a", name="sensor"), marbles.cold("-b")
+            broker = marbles.mqtt("a q1 : -a")
+            marbles.check(broker.from_mqtt("a"), "-? ...")
             marbles.check(source, "-a")
+            marbles.check(broker.from_mqtt("a"), "-? ...")
             assert {compared}
     """)
     result.assert_outcomes(failed=1)
