@@ -22,7 +22,6 @@ from reactivex.operators import (  # noqa: F401
     amb,
     as_observable,
     buffer,
-    buffer_toggle,
     buffer_when,
     catch,
     combine_latest,
@@ -108,7 +107,6 @@ from reactivex.operators import (  # noqa: F401
     to_set,
     while_do,
     window,
-    window_toggle,
     window_when,
     with_latest_from,
     zip,
@@ -120,6 +118,7 @@ from reactivex.operators import (  # noqa: F401
 from rxflow.operators import comparing
 from rxflow.operators.buffers import (
     batched,
+    buffer_toggle,
     buffer_with_count,
     buffer_with_time,
     buffer_with_time_or_count,
@@ -159,6 +158,7 @@ from rxflow.operators.remembering import computing, remembering, stripped
 from rxflow.operators.sharing import publish_value, ref_count, replay, share, shared
 from rxflow.operators.watching import do
 from rxflow.operators.windows import (
+    window_toggle,
     window_with_count,
     window_with_time,
     window_with_time_or_count,
@@ -166,6 +166,7 @@ from rxflow.operators.windows import (
 
 _OURS: Final[tuple[Callable[..., Any], ...]] = (
     average,
+    buffer_toggle,
     buffer_with_count,
     buffer_with_time,
     buffer_with_time_or_count,
@@ -201,6 +202,7 @@ _OURS: Final[tuple[Callable[..., Any], ...]] = (
     take_with_time,
     time_interval,
     timestamp,
+    window_toggle,
     window_with_count,
     window_with_time,
     window_with_time_or_count,
@@ -228,9 +230,11 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (batched, "buffer buffer_toggle buffer_when max_by min_by take_last_buffer to_iterable"),
     (batched, "to_list"),
     (never_empty, "buffer buffer_toggle buffer_when take_last_buffer"),
-    (held, "average buffer buffer_toggle buffer_when count fork_join last last_or_default max"),
-    (held, "max_by min min_by reduce sum take_last take_last_buffer take_last_with_time to_dict"),
-    (held, "to_iterable to_list to_marbles to_set window window_toggle window_when"),
+    (held, "all average buffer buffer_when contains count default_if_empty element_at_or_default"),
+    (held, "find find_index first_or_default fork_join group_by group_by_until is_empty last"),
+    (held, "last_or_default max max_by min min_by reduce sequence_equal single single_or_default"),
+    (held, "single_or_default_async slice some sum take_last take_last_buffer take_last_with_time"),
+    (held, "to_dict to_iterable to_list to_marbles to_set window window_when"),
     # What several pipelines share belongs to the run.
     (shared, "multicast publish publish_value replay"),
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from reactivex import Observable, abc, typing
+from reactivex import Observable, abc, compose, typing
 from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable
 
@@ -22,6 +22,7 @@ from rxflow.operators import arguments
 from rxflow.operators.holding import Holding
 from rxflow.operators.operator import lifted
 from rxflow.operators.timing import Spans, Timer
+from rxflow.operators.windows import Windows, window_toggle
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -111,6 +112,21 @@ def buffer_with_time_or_count(
     span = arguments.seconds("timespan", timespan)
     arguments.at_least_one("count", count)
     return cast("Buffer", lifted(_by_time_or_count(span.total_seconds(), count, scheduler)))
+
+
+def buffer_toggle(
+    openings: Observable[Any], closing_mapper: Callable[[Any], Observable[Any]]
+) -> Buffer:
+    """Collect what comes between an opening and its closing, in a batch for each opening.
+
+    The end of time closes those that are open; the end of the source does not.
+
+    Args:
+        openings: A batch begins with each of its items.
+        closing_mapper: Makes, of that item, the stream whose first item or end closes the batch.
+    """
+    windows: Windows[Any] = window_toggle(openings, closing_mapper)
+    return cast("Buffer", compose(windows, rx.flat_map(rx.to_list())))
 
 
 def batched(make: Callable[..., Any]) -> Callable[..., Any]:

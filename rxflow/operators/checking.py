@@ -32,8 +32,9 @@ def anything(name: str, value: object) -> None:
     """Refuse nothing: it is a value for the stream, and None is one."""
 
 
-def _function_or_value(name: str, value: object) -> None:
-    """Refuse nothing: `flat_map` takes a stream, or a function that makes one."""
+def _function_or_streamed(name: str, value: Any) -> None:
+    if not callable(value) and not isinstance(value, Iterable):
+        _stream(name, value)
 
 
 def _function_or_none(name: str, value: object) -> None:
@@ -52,6 +53,8 @@ def _wait(name: str, value: Any) -> None:
 def _time(name: str, value: Any) -> None:
     if not isinstance(value, datetime):
         _wait(name, value)
+    elif value.tzinfo is None:
+        raise ConfigError(f"{name}={value!r}: must say its time zone, as datetime.now(UTC) does")
 
 
 def _stream(name: str, value: Any) -> None:
@@ -158,8 +161,8 @@ _OWN: Final[dict[str, dict[str, Check]]] = {
     "buffer_with_time_or_count": {"count": at_least_one},
     "debounce": {"duetime": _wait},
     "do": {"on_next": _observer_or_function},
-    "flat_map": {"mapper": _function_or_value},
-    "flat_map_indexed": {"mapper_indexed": _function_or_value},
+    "flat_map": {"mapper": _function_or_streamed},
+    "flat_map_indexed": {"mapper_indexed": _function_or_streamed},
     "group_by_until": {"element_mapper": _function_or_none},
     "sequence_equal": {"second": _stream_or_iterable},
     "start_with": {"args": anything},
@@ -173,7 +176,7 @@ _OWN: Final[dict[str, dict[str, Check]]] = {
 _CALLED: Final = {
     function,
     _function_or_none,
-    _function_or_value,
+    _function_or_streamed,
     _observer_or_function,
     _stream_or_function,
 }

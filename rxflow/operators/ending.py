@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from reactivex import Observable, abc, from_future, typing
 from reactivex.disposable import CompositeDisposable, Disposable
-from reactivex.internal import SequenceContainsNoElementsError, is_future, noop
+from reactivex.internal import (
+    ArgumentOutOfRangeException,
+    SequenceContainsNoElementsError,
+    is_future,
+    noop,
+)
 from reactivex.scheduler import TimeoutScheduler
 
 from rxflow.operators import arguments
@@ -25,6 +30,9 @@ Same: TypeAlias = Callable[[Observable[T]], Observable[T]]
 Stop: TypeAlias = Callable[
     [Callable[[], None], abc.ObserverBase[Any], abc.SchedulerBase | None], abc.DisposableBase
 ]
+
+
+_TOO_FEW: Final = (SequenceContainsNoElementsError, ArgumentOutOfRangeException)
 
 
 def take_until(other: Observable[Any] | typing.AnyFuture[Any]) -> Same[T]:
@@ -127,8 +135,8 @@ def _until(stop: Stop, *, is_stop_first: bool = False) -> Callable[..., abc.Disp
             observer.on_completed()
 
         def on_error(error: Exception) -> None:
-            # `first` or `last` of nothing: only because we ended what was upstream.
-            if scope.is_over and isinstance(error, SequenceContainsNoElementsError):
+            # `first` of nothing, `element_at(3)` of two: only because we ended what was upstream.
+            if scope.is_over and isinstance(error, _TOO_FEW):
                 observer.on_completed()
             else:
                 observer.on_error(error)

@@ -11,17 +11,32 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-from reactivex import Observable, abc, typing
+from reactivex import Observable, abc, compose, typing
+from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable
 
 from rxflow.operators import arguments
-from rxflow.operators.holding import Holding
+from rxflow.operators.holding import Gated, Holding
 from rxflow.operators.operator import lifted
 from rxflow.operators.timing import Spans, Timer
 
 T = TypeVar("T")
 
 Windows = Callable[[Observable[T]], Observable[Observable[T]]]
+
+
+def window_toggle(
+    openings: Observable[Any], closing_mapper: Callable[[Any], Observable[Any]]
+) -> Windows[T]:
+    """A window for each opening, until its closing.
+
+    The end of time closes those that are open; the end of the source does not.
+
+    Args:
+        openings: A window begins with each of its items.
+        closing_mapper: Makes, of that item, the stream whose first item or end closes the window.
+    """
+    return compose(rx.window_toggle(openings, closing_mapper), rx.map(Gated))
 
 
 def window_with_count(count: int, skip: int | None = None) -> Windows[T]:

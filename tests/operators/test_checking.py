@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import reactivex
@@ -17,7 +17,7 @@ from rxflow.errors import ConfigError
 from rxflow.message import Message
 from rxflow.operators import checking
 
-FREE = {checking.anything, checking._function_or_value}
+FREE = {checking.anything}
 GOOD = [
     1,
     2.0,
@@ -100,3 +100,22 @@ def test_a_function_that_raises_over_a_message_fails_the_stream_and_the_error_na
         assert type(errors[0]) is OSError
         notes = ["rxflow: while dealing with a message of topic home/x"]
         assert errors[0].__notes__ == notes
+
+
+@pytest.mark.parametrize(
+    "make",
+    [ops.take_until_with_time, ops.skip_until_with_time, ops.timeout, ops.delay_subscription],
+)
+def test_a_time_without_its_zone_is_refused_at_call_time(make):
+    with pytest.raises(ConfigError, match="time zone"):
+        make(datetime(2026, 1, 1))  # noqa: DTZ001 (that is what is wrong with it)
+    make(datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("make", [ops.flat_map, ops.flat_map_indexed])
+def test_what_is_neither_a_stream_nor_makes_one_is_refused_at_call_time(make):
+    for value in (5, object()):
+        with pytest.raises(ConfigError, match="mapper"):
+            make(value)
+    for value in (reactivex.never(), [1, 2], "ab", None, len):
+        make(value)

@@ -126,6 +126,19 @@ def test_an_error_while_flushing_is_an_error():
     assert [event[:2] for event in seen(make, on_next(1, 1))] == [(7, "ZeroDivisionError")]
 
 
+@pytest.mark.parametrize(
+    "operator", [ops.first(), ops.single(), ops.min(), ops.element_at(3)], ids=repr
+)
+def test_what_has_too_few_items_for_an_answer_is_no_error_at_the_end_of_time(operator):
+    source, got = Source(), []
+    clock = TestScheduler()
+    source.pipe(operator, ops.take_until(timer(7.0))).subscribe(
+        on_error=got.append, on_completed=lambda: got.append(clock.clock), scheduler=clock
+    )
+    clock.advance_to(9)
+    assert (got, source.completions) == ([7], 1)
+
+
 def test_the_last_of_nothing_is_no_error_at_the_end_of_time():
     make = lambda _, s: s.pipe(ops.last(), ops.take_until(timer(7.0)))  # noqa: E731
     assert seen(make) == [(7, "completed", None)]

@@ -79,6 +79,20 @@ HELD = {
     "last_or_default": (ops.last_or_default(), 2),
     "take_last_buffer": (ops.take_last_buffer(2), [1, 2]),
     "debounce": (ops.debounce(50), 2),
+    "slice": (ops.slice(-1, None), 2),
+    "single": (ops.single(lambda n: n == 2), 2),
+    "single_or_default": (ops.single_or_default(lambda n: n == 2), 2),
+    "first_or_default": (ops.first_or_default(lambda n: n > 9, 7), 7),
+    "element_at_or_default": (ops.element_at_or_default(9, 7), 7),
+    "all": (ops.all(lambda n: n > 0), True),
+    "some": (ops.some(lambda n: n > 9), False),
+    "contains": (ops.contains(9), False),
+    "find": (ops.find(lambda n, i, _: n > 9), None),
+    "find_index": (ops.find_index(lambda n, i, _: n > 9), -1),
+    "sequence_equal": (ops.sequence_equal([1, 2]), True),
+    "buffer": (ops.buffer(reactivex.never()), [1, 2]),
+    "buffer_when": (ops.buffer_when(reactivex.never), [1, 2]),
+    "buffer_toggle": (ops.buffer_toggle(reactivex.of(0), lambda _: reactivex.never()), [1, 2]),
 }
 
 
@@ -89,6 +103,27 @@ def test_what_holds_until_completion_emits_at_the_end_of_time(operator, expected
         (7, "next", expected),
         (7, "completed", None),
     ]
+
+
+STREAMS = {
+    "group_by": ops.group_by(lambda n: n > 0),
+    "group_by_until": ops.group_by_until(lambda n: n > 0, None, lambda _: reactivex.never()),
+    "window": ops.window(reactivex.never()),
+    "window_toggle": ops.window_toggle(reactivex.of(0), lambda _: reactivex.never()),
+    "window_when": ops.window_when(reactivex.never),
+    "window_with_count": ops.window_with_count(9),
+    "window_with_time": ops.window_with_time(50.0),
+    "window_with_time_or_count": ops.window_with_time_or_count(50.0, 9),
+}
+
+
+@pytest.mark.parametrize("operator", STREAMS.values(), ids=STREAMS)
+def test_windows_and_groups_complete_at_the_end_of_time(operator):
+    def make(_, source):
+        lists = rx.flat_map(lambda stream: stream.pipe(rx.to_list()))
+        return source.pipe(operator, lists, ops.take_until(reactivex.timer(7.0)))
+
+    assert seen(make, on_next(1, 1), on_next(2, 2)) == [(7, "next", [1, 2]), (7, "completed", None)]
 
 
 @pytest.mark.parametrize("end", [on_completed(5), on_error(5, OSError("x"))])
