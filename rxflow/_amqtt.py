@@ -100,8 +100,7 @@ async def serve(
         await stop.wait()
     finally:
         server.close()
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(broker.shutdown(), _PATIENCE)
+        await asyncio.wait([asyncio.ensure_future(broker.shutdown())], timeout=_PATIENCE)
         for writer, reader in clients.items():
             reader.set_exception(ConnectionAbortedError())  # else it reads on what is buffered
             writer.transport.abort()

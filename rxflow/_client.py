@@ -155,8 +155,7 @@ class Client:
             if self._task:
                 self._task.cancel()
         if self._task:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])  # to await it would swallow a `cancel` of this call
 
     async def _live(self) -> None:
         try:

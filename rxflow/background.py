@@ -106,7 +106,8 @@ class Background:
             self.loop.call_soon(scope.complete)
         if self._scopes:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_drained.wait(), _DRAIN_SECONDS)
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await self._has_drained.wait()
 
 
 class _Process:

@@ -109,7 +109,8 @@ class Broker:
     async def __aenter__(self) -> Self:
         run = self._started()
         try:
-            await asyncio.wait_for(asyncio.wrap_future(run.ready), _PATIENCE)
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.wrap_future(run.ready)
         except BaseException:
             await self.__aexit__(None, None, None)
             raise

@@ -25,6 +25,9 @@ from serving import serve, until_disconnect
 
 from rxflow import ConnectError, JsonSink, MqttSink, RxflowWarning, from_mqtt, read_rows, run
 from rxflow import operators as ops
+from rxflow._client import Client
+from rxflow.delivery import Ledger
+from rxflow.forget import _connecting
 from rxflow.log import logger
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
@@ -280,6 +283,60 @@ def test_closing_while_nobody_answers_connect_is_prompt():
     with ScriptedBroker(script) as broker:
         report = quiet(from_mqtt(broker.url, "a"), reactivex.Observer(), seconds=0.3)
     assert report.seconds < 4
+
+
+class Leaving:
+    """A peer that closes its client in the instant of CONNACK, or right when it is told to."""
+
+    def __init__(self):
+        self.client = None
+        self.is_closing = asyncio.Event()
+
+    def connected(self, **_):
+        self.closing = asyncio.ensure_future(self.client.close(deadline=0))
+        self.is_closing.set()
+
+    def __getattr__(self, name):
+        return lambda *_, **__: None
+
+
+async def left(url, act):
+    """Connect; `act` gets the task of the closing that begins with CONNACK."""
+    peer = Leaving()
+    ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
+    settings = _connecting(url, None, None, "me").settings("me")
+    peer.client = Client(settings, peer, ledger, lambda _: None, asyncio.get_running_loop())
+    peer.client.start()
+    async with asyncio.timeout(10):
+        await peer.is_closing.wait()
+        await act(peer.closing)
+
+
+def test_closing_in_the_instant_of_connack_ends():
+    async def act(closing):
+        done, _ = await asyncio.wait([closing], timeout=3)
+        assert done
+
+    with ScriptedBroker(lambda conversation: conversation.accept()) as broker:
+        asyncio.run(left(broker.url, act))
+
+
+def test_a_closing_that_is_cancelled_says_so(monkeypatch):
+    async def linger(client, _):
+        client._peer.connected()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            client._peer.closing.cancel()  # it waits for this very task
+            await asyncio.sleep(0)
+
+    async def act(closing):
+        done, _ = await asyncio.wait([closing], timeout=3)
+        assert done
+        assert closing.cancelled()
+
+    monkeypatch.setattr(Client, "_stay_connected", linger)
+    asyncio.run(left("mqtt://127.0.0.1:1", act))
 
 
 def test_dispose_may_come_twice_and_within_on_next():
