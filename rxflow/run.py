@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _ABORTED_BY_SIGTERM: Final = 128 + signal.SIGTERM
 _ABORT_SECONDS: Final = 0.5  # for the sinks, and again for the sources
+_CLOSE_SECONDS: Final = 30.0  # likewise, of a run that was told to end
 
 
 @runtime_checkable
@@ -386,14 +387,28 @@ class _Run:
         finally:
             self._dispose()
             self._close_sinks()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ABORT_SECONDS if self._is_aborted else None):
+            try:
+                async with asyncio.timeout(self._patience):
                     for sink in self._opened:
                         await self._closed(sink)
+            except TimeoutError:
+                self._give_up_sinks()
             self._leave_the_rest()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ABORT_SECONDS if self._is_aborted else None):
+                async with asyncio.timeout(self._patience):
                     await self._sources_closed()
+
+    @property
+    def _patience(self) -> float | None:
+        """How long what closes may take: a disk that hangs must not keep a service from ending."""
+        if self._is_aborted:
+            return _ABORT_SECONDS
+        return _CLOSE_SECONDS if self._has_drained else None
+
+    def _give_up_sinks(self) -> None:
+        if not self._is_aborted:
+            text = f"a sink did not close within {_CLOSE_SECONDS:g} s; what it holds is not stored"
+            self._error = self._error or SinkError(text)
 
     def _leave_the_rest(self) -> None:
         """Nobody is left to settle a delivery: those still held, by a list say, are not waited for.

@@ -169,6 +169,17 @@ def test_what_is_under_way_behind_a_share_is_given_its_time(tmp_path, share):
     assert adds_up(report)
 
 
+def test_a_disk_that_hangs_does_not_keep_a_run_from_ending(tmp_path, monkeypatch):
+    answers, kinds = threading.Event(), []
+    monkeypatch.setattr(sys.modules["rxflow.run"], "_CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("rxflow.sinks.durable.flush", lambda _: answers.wait(10))
+    with ScriptedBroker(serve(publish("a"), kinds=kinds)) as broker:
+        with pytest.raises(SinkError, match=r"did not close within 0\.2 s"):
+            quiet(from_mqtt(broker.url, "a"), JsonSink(tmp_path / "n"), seconds=1, drain_timeout=0)
+        answers.set()
+    assert kinds == [DISCONNECT]  # and no PUBACK
+
+
 def test_what_is_under_way_at_the_drain_timeout_is_left_to_the_broker(tmp_path):
     kinds = []
     with ScriptedBroker(serve(publish("a"), kinds=kinds)) as broker:
