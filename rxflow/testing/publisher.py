@@ -76,6 +76,7 @@ class NumberedPublisher:
         )
         self._is_stopped = threading.Event()
         self._error: BaseException | None = None
+        self._moved = (0, 0.0)  # how many were acknowledged when that last changed, and when
         self._thread = threading.Thread(target=self._run, name="rxflow publisher", daemon=True)
 
     def __enter__(self) -> Self:
@@ -104,7 +105,7 @@ class NumberedPublisher:
         """Return when `most` are published and acknowledged.
 
         Raises:
-            SinkError: As for `stop`.
+            SinkError: As for `stop`; also, that it acknowledged nothing for 30 s.
         """
         self._thread.join()
         self.check()
@@ -129,6 +130,8 @@ class NumberedPublisher:
         is_over = False
         while not is_over and not self._is_stopped.is_set() and not sink.failure:
             now = loop.time()
+            if self._is_stuck(now):
+                break
             owed, last = owed + (now - last) * self.rate, now
             window = 500 - (self.published - len(self.acknowledged))
             for _ in range(min(int(owed), max(0, window))):
@@ -143,6 +146,14 @@ class NumberedPublisher:
             await asyncio.sleep(_STEP)
         sink.close()
         await sink.wait_closed()
+
+    def _is_stuck(self, now: float) -> bool:
+        """True when the broker, which has some, has acknowledged nothing for 30 s."""
+        count, since = self._moved
+        if count != len(self.acknowledged) or count == self.published:
+            self._moved = (len(self.acknowledged), now)
+            return False
+        return now - since > _PATIENCE
 
     def _numbers(self) -> Iterator[int]:
         number = self._first

@@ -3,6 +3,7 @@
 python file_writer.py FILE FIRST LAST PADDING [CONTROL]
 
 A control takes a safeguard away: `no-sync`, `trailing-comma`, or `retry` (go on after an error).
+`rotate` is none: each ten rows begin a new file.
 """
 
 import os
@@ -40,7 +41,7 @@ path, numbers = Path(sys.argv[1]), range(int(sys.argv[2]), int(sys.argv[3]))
 padding = b"x" * int(sys.argv[4])
 control = sys.argv[5] if len(sys.argv) > 5 else ""
 layout = LINES if path.suffix == ".jsonl" else ARRAY
-file = DurableFile(path, layout, "append", None)
+file = DurableFile(path, layout, "rotate" if control == "rotate" else "append", None)
 if control == "trailing-comma":
     file = TrailingComma(path)
 if control == "no-sync":
@@ -55,6 +56,9 @@ def say(what):
 def write():
     file.open()
     for number in numbers:
+        if control == "rotate" and number % 10 == 9:
+            file.close()
+            file.open()
         try:
             file.commit([b'{"n":%d,"pad":"%s"}' % (number, padding)])
         except SinkError:

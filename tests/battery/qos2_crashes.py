@@ -239,4 +239,5 @@ def main():
     sys.stdout.write(json.dumps({"trials": trials, "points": points, "wrong": wrong}) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ def _size(small: T, full: T) -> T:
 
 
 KILLS = _size(10, 60)  # C5, C6
+CUTS = _size(3, 100)  # C3
 CONTROL_KILLS = _size(3, 20)  # until the first loss
 NETWORK_FAULTS = _size(2, 15)  # C7
 KEEP_ALIVE = _size(1, 4)  # C7, C15, seconds

@@ -1,4 +1,4 @@
-"""C1 to C4 and C17: what crashes, power cuts, disks and people do to a file, and the controls.
+"""C1, C2, C4, C17: what crashes, disks and people do to a file, and the controls.
 
 Each test that nothing is lost stands beside one that takes the safeguard away and finds a loss.
 """
@@ -10,11 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from battery.sizes import FULL
+from battery.power import call, numbers, recovered, writer
+from battery.sizes import FULL, PATIENCE, only_in_full
 from sinks import test_tear
 
 from rxflow.errors import SinkError
@@ -22,33 +22,13 @@ from rxflow.sinks import place
 from rxflow.sinks.durable import DurableFile
 from rxflow.sinks.layout import ARRAY, LINES
 
-WRITER = Path(__file__).with_name("file_writer.py")
+CRASHES = Path(__file__).with_name("file_crashes.py")
+PAIRS = 4_000 if FULL else 12
 KILLS = 200 if FULL else 10
 CUTS = 100 if FULL else 3
 FAILING_CALLS = range(1, 11 if FULL else 4)
 HISTORY = 24 if FULL else 8
 SUFFIXES = pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-
-
-def writer(path, *control, first=0, last=10**9, padding=0, before=()):
-    numbers = map(str, (first, last, padding))
-    command = [*before, sys.executable, str(WRITER), str(path), *numbers, *control]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-
-def recovered(path):
-    """The numbers in a file that a sink has opened and left again."""
-    layout = LINES if path.suffix == ".jsonl" else ARRAY
-    file = DurableFile(path, layout, "append", None)
-    file.open()
-    file.close()
-    return numbers(path)
-
-
-def numbers(path):
-    content = path.read_bytes()
-    rows = map(json.loads, content.splitlines()) if path.suffix == ".jsonl" else json.loads(content)
-    return [row["n"] for row in rows]
 
 
 # -- C1: torn writes -------------------------------------------------------------------------------
@@ -95,6 +75,7 @@ def test_kill_9_loses_no_committed_row(tmp_path, suffix):
     assert killed(tmp_path / f"rows{suffix}", KILLS, recovered) == (0, set())
 
 
+@only_in_full
 def test_a_file_that_is_truncated_before_each_row_is_broken_by_a_kill(tmp_path):
     for attempt in range(10 * KILLS):
         path = tmp_path / f"{attempt}.json"
@@ -104,90 +85,25 @@ def test_a_file_that_is_truncated_before_each_row_is_broken_by_a_kill(tmp_path):
     pytest.fail("no kill broke it")
 
 
-# -- C3: the power is cut --------------------------------------------------------------------------
+def crashes(folder, *control):
+    """What `file_crashes.py` counts."""
+    command = [sys.executable, str(CRASHES), str(folder), str(PAIRS), *control]
+    environment = {**os.environ, "PYTHONPATH": str(CRASHES.parents[1])}
+    run = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, env=environment, timeout=PATIENCE * 20
+    )
+    return json.loads(run.stdout)
 
 
-class Disk:
-    """An ext4 in a file, and what a power cut would leave of it."""
-
-    def __init__(self, folder):
-        self.image, self.copy = folder / "disk", folder / "copy"
-        self.there, self.after = folder / "there", folder / "after"
-        for path in (self.there, self.after):
-            path.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(48 * 1024 * 1024)
-        call("mkfs.ext4", "-q", "-F", str(self.image))
-        call("mount", "-o", "loop", str(self.image), str(self.there))
-
-    def cut(self, process):
-        """Keep what is on the disk in this instant; return what the process has said by then."""
-        process.send_signal(signal.SIGSTOP)
-        os.waitpid(process.pid, os.WUNTRACED)
-        said = process.stdout.read() or b""
-        shutil.copyfile(self.image, self.copy)
-        process.send_signal(signal.SIGCONT)
-        return said
-
-    def found(self, name):
-        """The numbers in a file after that cut."""
-        call("mount", "-o", "loop", str(self.copy), str(self.after))
-        try:
-            path = self.after / name
-            return recovered(path) if path.exists() else []
-        finally:
-            call("umount", str(self.after))
-
-    def close(self):
-        call("umount", str(self.there))
+def test_a_crash_between_two_steps_of_making_recovering_or_rotating_loses_no_row(tmp_path):
+    outcome = crashes(tmp_path)
+    sys.stdout.write(f"{outcome}\n")
+    assert outcome["trials"] > 200
+    assert outcome["wrong"] == []
 
 
-def call(*command):
-    subprocess.run(command, check=True, capture_output=True)
-
-
-@pytest.fixture
-def disk():
-    folder = Path("/dev/shm") / f"rxflow-{os.getpid()}"  # a copy of the image is one of memory
-    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
-        pytest.skip("a power cut needs root, loop devices and mkfs.ext4")
-    folder.mkdir()
-    try:
-        disk = Disk(folder)
-    except subprocess.CalledProcessError as error:
-        shutil.rmtree(folder)
-        pytest.skip(f"no loop device here: {error.stderr.decode().strip()}")
-    yield disk
-    disk.close()
-    shutil.rmtree(folder)
-
-
-def lost_in_cuts(disk, name, cuts, *control):
-    """How many rows that the writer was sure of are not on the disk after power cuts."""
-    lost = 0
-    with writer(disk.there / name, *control, padding=50) as process:
-        os.set_blocking(process.stdout.fileno(), False)
-        said = b""
-        for _ in range(cuts):
-            time.sleep(0.02)  # a moment of its life; no outcome depends on how long it is
-            while b"\n" not in said:
-                said += process.stdout.read() or b""
-            said += disk.cut(process)
-            acked = int(said[: said.rindex(b"\n")].splitlines()[-1])
-            there = disk.found(name)
-            assert there == list(range(len(there)))
-            lost += max(0, acked + 1 - len(there))
-        process.kill()
-    return lost
-
-
-@SUFFIXES
-def test_a_power_cut_loses_no_committed_row(disk, suffix):
-    assert lost_in_cuts(disk, f"rows{suffix}", CUTS) == 0
-
-
-def test_without_the_sync_a_power_cut_loses_rows(disk):
-    assert lost_in_cuts(disk, "rows.json", 3, "no-sync") > 0
+def test_when_it_is_rotated_by_copying_a_crash_leaves_rows_twice(tmp_path):
+    assert crashes(tmp_path, "copytruncate")["wrong"] != []
 
 
 # -- C4: the disk says no --------------------------------------------------------------------------
