@@ -1,6 +1,6 @@
 """The pipeline that the battery kills: MQTT to a JSON file, with its safeguards or without.
 
-    python pipeline.py URL FILE [--qos 1] [--careless | --paho] ...
+    python pipeline.py URL FILE [--qos 1] [--careless] ...
 
 It prints one JSON line at its end.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -30,6 +31,9 @@ parser.add_argument("--count", type=int, help="complete after so many messages")
 parser.add_argument("--commit-seconds", type=float, default=0.0, help="before each write")
 parser.add_argument("--row-seconds", type=float, default=0.0, help="behind each row written")
 parser.add_argument("--room", type=int, help="bytes that the file may grow by")
+parser.add_argument("--rotate", action="store_true", help="each life begins a new file")
+parser.add_argument("--step-seconds", type=float, default=0.0, help="in each step of opening")
+parser.add_argument("--slow-while", type=Path, help="while this exists, a commit takes its time")
 parser.add_argument("--unbounded", action="store_true", help="read however much waits")
 parser.add_argument("--careless", action="store_true", help="acknowledge before the commit")
 arguments = parser.parse_args()
@@ -41,6 +45,8 @@ commit = DurableFile.commit
 def slow_commit(file, rows, *more):
     if arguments.commit_seconds:
         time.sleep(arguments.commit_seconds)
+    if arguments.slow_while and arguments.slow_while.exists():
+        time.sleep(0.2)
     commit(file, rows, *more)
     if arguments.row_seconds:
         time.sleep(arguments.row_seconds * len(rows))
@@ -52,7 +58,18 @@ def watch(message):
         peak = max(peak, message.delivery.ledger.unsettled)
 
 
+def slowed(step):
+    def call(*args, **options):
+        time.sleep(arguments.step_seconds)
+        return step(*args, **options)
+
+    return call
+
+
 DurableFile.commit = slow_commit
+if arguments.step_seconds:  # a kill finds the file half recovered, half made, half rotated
+    for name in ("rename", "fsync", "ftruncate"):
+        setattr(os, name, slowed(getattr(os, name)))
 if arguments.room:
     size = Path(arguments.path).stat().st_size + arguments.room
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -69,7 +86,7 @@ if arguments.count:
     operators.append(ops.take(arguments.count))
 if arguments.careless:
     operators.append(rx.map(lambda message: message.with_delivery(None)))
-sink = JsonSink(arguments.path)
+sink = JsonSink(arguments.path, existing="rotate" if arguments.rotate else "append")
 if arguments.unbounded:
     sink.max_queued = 1 << 31
 report = run(source.pipe(*operators), sink, log=False, drain_timeout=20)

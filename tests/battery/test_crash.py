@@ -10,17 +10,13 @@ from pathlib import Path
 import pytest
 from battery.sizes import CONTROL_KILLS, DISK_FULL, KILLS, PATIENCE, STOPS, only_in_full
 
-import rxflow
 from rxflow import read_rows
 from rxflow.testing import NumberedPublisher, assert_no_loss
 
 PIPELINE = Path(__file__).with_name("pipeline.py")
+BY_HAND = Path(__file__).with_name("paho_pipeline.py")
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 TOPIC = "battery/n"
-HAS_JOURNAL = any(
-    ".attach(" in file.read_text() for file in Path(rxflow.__file__).parent.glob("*.py")
-)
-"""Whether a source uses the sink's journal by now; until then QoS 2 is at least once."""
 
 
 def command(broker, path, *options):
@@ -37,7 +33,7 @@ def test_no_acknowledged_message_is_missing_after_kills(mosquitto, tmp_path, qos
         kills=KILLS,
         seconds_between_kills=(0.0, 0.4),
         seed=qos,
-        exactly_once=qos == 2 and HAS_JOURNAL,
+        exactly_once=qos == 2,
         in_order=True,
         patience=PATIENCE,
         **broker,
@@ -46,21 +42,36 @@ def test_no_acknowledged_message_is_missing_after_kills(mosquitto, tmp_path, qos
     assert outcome.duplicates <= 1000 * KILLS  # mosquitto's window, once a kill
 
 
-@only_in_full
-def test_a_pipeline_that_acknowledges_before_the_commit_is_found_out(mosquitto, tmp_path):
-    path = tmp_path / "rows.json"
+def found_out(argv, mosquitto, path, qos):
+    """Kill a pipeline without a safeguard until it has lost something."""
     with pytest.raises(AssertionError, match="acknowledged messages are lost"):
         assert_no_loss(
-            command(mosquitto, path, "--careless", "--commit-seconds", "0.1"),
+            argv,
             path,
             url=mosquitto.url,
             topic=TOPIC,
+            qos=qos,
             kills=CONTROL_KILLS,
             seconds_between_kills=(0.0, 0.1),
             seed=1,
             patience=3.0,
             **LOGIN,
         )
+
+
+@only_in_full
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_pipeline_that_acknowledges_before_the_commit_is_found_out(mosquitto, tmp_path, qos):
+    path = tmp_path / "rows.json"
+    argv = command(mosquitto, path, "--careless", "--commit-seconds", "0.1", "--qos", str(qos))
+    found_out(argv, mosquitto, path, qos)
+
+
+@only_in_full
+def test_paho_which_answers_qos_2_before_anybody_has_it_is_found_out(mosquitto, tmp_path):  # C6
+    path = tmp_path / "rows.json"
+    argv = [sys.executable, str(BY_HAND), str(mosquitto.port), str(path), TOPIC]
+    found_out(argv, mosquitto, path, 2)
 
 
 def test_after_kills_in_qos_2_no_slot_of_the_broker_is_leaked(make_mosquitto, tmp_path):  # C6
@@ -77,7 +88,7 @@ def test_after_kills_in_qos_2_no_slot_of_the_broker_is_leaked(make_mosquitto, tm
             rate=300,
             seconds_between_kills=(0.2, 0.4),
             seed=3,
-            exactly_once=HAS_JOURNAL,
+            exactly_once=True,
             **LOGIN,
         )
         for kills in (max(2, KILLS // 6), 0)
