@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test crash check fix bench build clean
+.PHONY: help demo test crash soak check fix bench build clean
 
 help:  # this list
 	@grep -E '^[a-z]+:.*  # ' Makefile | sed -E 's/^([a-z]+):.*  # (.*)/make \1|\2/' \
@@ -24,7 +24,10 @@ test: $(DEV)  # all tests, with the coverage they must reach
 	$(BIN)/coverage report
 
 crash: $(DEV)  # the whole battery of crashes, power cuts and failing disks, with its controls
-	RXFLOW_CRASH=1 $(BIN)/python -m pytest tests/battery
+	RXFLOW_CRASH=1 $(BIN)/python -m pytest tests/battery -rs -o faulthandler_timeout=900
+
+soak: $(DEV)  # a thousand kills, thousands of power cuts, a day of faults; a number makes it shorter
+	RXFLOW_SOAK=1 $(BIN)/python -m pytest tests/soak -s -rs -o faulthandler_timeout=0
 
 check: $(DEV)  # format, lint, types and layers; changes nothing
 	$(BIN)/ruff format --check .

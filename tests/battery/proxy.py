@@ -15,14 +15,20 @@ _LINGER_NOT = struct.pack("ii", 1, 0)  # close by RST
 class Proxy:
     """Listens on loopback and passes bytes on to a port there, as a context manager.
 
+    Args:
+        port: Of the broker.
+        version: Of MQTT, for the URL.
+        remembers: Whether `Connection.sent` is of use; it takes memory.
+
     Attributes:
         url: Where it listens.
         connections: Every connection that a client made, in order.
         is_open: While False, a new connection is closed at once.
     """
 
-    def __init__(self, port: int, *, version: str = "5") -> None:
+    def __init__(self, port: int, *, version: str = "5", remembers: bool = True) -> None:
         self._target = port
+        self._remembers = remembers
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -56,14 +62,15 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                broker = socket.create_connection(("127.0.0.1", self._target), 1)
-            except ConnectionRefusedError:
-                client.close()
-                continue
             except OSError:
                 return
+            try:
+                broker = socket.create_connection(("127.0.0.1", self._target), 1)
+            except OSError:
+                client.close()
+                continue
             broker.settimeout(None)
-            connection = Connection(client, broker)
+            connection = Connection(client, broker, remembers=self._remembers)
             self.connections.append(connection)
             if not self.is_open:
                 connection.close()
@@ -74,8 +81,11 @@ class Proxy:
 class Connection:
     """One connection through the proxy, and the faults that it can have."""
 
-    def __init__(self, client: socket.socket, broker: socket.socket) -> None:
+    def __init__(
+        self, client: socket.socket, broker: socket.socket, *, remembers: bool = True
+    ) -> None:
         self._client, self._broker = client, broker
+        self._remembers = remembers
         self._flows = threading.Event()
         self._flows.set()
         self._cuts = False
@@ -131,6 +141,11 @@ class Connection:
 
     # -- its life --------------------------------------------------------------------------------
 
+    @property
+    def is_alive(self) -> bool:
+        """True until either side has closed."""
+        return self._client.fileno() >= 0 and self._broker.fileno() >= 0
+
     def close(self) -> None:
         self._flows.set()
         self._shut(self._client)
@@ -142,7 +157,7 @@ class Connection:
             end.shutdown(socket.SHUT_RDWR)
 
     def to_broker(self) -> None:
-        self._pump(self._client, self._broker, self._sent)
+        self._pump(self._client, self._broker, self._sent if self._remembers else bytearray())
 
     def to_client(self) -> None:
         self._pump(self._broker, self._client, None)
@@ -152,7 +167,7 @@ class Connection:
             while data := source.recv(65_536):
                 self._flows.wait()
                 if seen is not None:
-                    seen += data
+                    seen += data if self._remembers else b""
                 elif self._cuts and len(data) > 2:
                     target.sendall(data[:-1])
                     break

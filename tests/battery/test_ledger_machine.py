@@ -1,17 +1,20 @@
-"""C19: wire, ledger and session against a model of the standard's sender, in any order.
+"""C19: wire, ledger, session and journal against a model of the standard's sender, in any order.
 
 `Sender` is a broker as MQTT 3.1.1 and 5 describe it [MQTT-4.3, 4.4, 4.6]: what it has sent and not
 seen acknowledged it sends again, with the same packet id, when a connection finds the session. It
-looks at every byte that comes back. Real are `Wire` and `Ledger`; only the socket is not.
+looks at every byte that comes back. Real are `Wire` and `Ledger`; the socket and the disk are not.
+The process may crash at any time, and in the middle of a commit. All messages have one digest: what
+tells an old message from a new one with its packet id is the protocol alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
-from battery.sizes import EXAMPLES, STEPS
+from battery.sizes import EXAMPLES, STEPS, only_in_full
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -48,7 +51,9 @@ class Fate:
 
     is_stored: bool = False
     is_let_go: bool = False
-    deliveries: int = 0
+    deliveries: int = 0  # to the process that runs
+    rows: int = 0  # on the disk
+    qos: int = 1
 
 
 class Stream:
@@ -74,6 +79,46 @@ class Stream:
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+class Book:
+    """A journal on a disk that outlives the process."""
+
+    is_complete = True  # False: the control that writes nothing down
+    is_dropping = True  # False: the control that answers before the id is dropped
+
+    def __init__(self) -> None:
+        self.ids: dict[int, int] = {}
+        self.releases: list[int] = []
+        self.ledger: Ledger | None = None
+
+    def attach(self, session: str, ledger: Ledger) -> dict[int, int]:
+        self.ledger = ledger
+        return dict(self.ids)
+
+    def forget(self, session: str) -> None:
+        self.ids.clear()
+        self.releases.clear()
+
+    def release(self, session: str, packet_ids: list[int]) -> None:
+        assert self.ledger is not None
+        if self.is_dropping and not self.ids.keys().isdisjoint(packet_ids):
+            self.releases += packet_ids
+        else:
+            self.ledger.released(packet_ids)
+
+    def begin(self, tokens: list) -> None:
+        assert self.ledger is not None
+        if self.is_complete:
+            receipts = self.ledger.receipts(tokens)
+            self.ids.update((packet_id, digest) for _, packet_id, digest in receipts)
+
+    def sync(self) -> None:
+        assert self.ledger is not None
+        released, self.releases = self.releases, []
+        for packet_id in released:
+            self.ids.pop(packet_id, None)
+        self.ledger.released(released)
 
 
 @dataclass
@@ -103,7 +148,7 @@ class Sender:
 
     def new(self, qos: int, packet_id: int) -> bytes:
         number, self.numbers = self.numbers, self.numbers + 1
-        self.fates[number] = Fate()
+        self.fates[number] = Fate(qos=qos)
         sent = self.in_flight[packet_id] = Sent(number, qos, packet_id)
         return self._publish(sent, is_duplicate=False)
 
@@ -154,19 +199,30 @@ class LedgerMachine(RuleBasedStateMachine):
     """The rules; what is asserted is in `Sender.read` and in the invariants."""
 
     ledger_type: type[Ledger] = Ledger
+    book_type: type[Book] = Book
 
     def __init__(self) -> None:
         super().__init__()
         self.fates: dict[int, Fate] = {}
         self.sender = Sender(self.fates)
-        self.errors: list[Exception] = []
-        self.ledger = self.ledger_type(self._acknowledge, lambda: None, self.errors.append)
+        self.book: Book | None = None
         self.max_pending = MAX_PENDING
         self.stream: Stream | None = None
         self.wire: Wire | None = None
         self.held: list = []  # by an operator
-        self.taken: list = []  # by a sink
+        self.taken: list = []  # tokens, by a sink
+        self._begin()
+
+    def _begin(self) -> None:
+        """What a process begins with."""
+        self.errors: list[Exception] = []
+        self.ledger = self.ledger_type(
+            self._acknowledge, lambda: None, self.errors.append, self._complete
+        )
+        if self.book:
+            self.ledger.keep(self.book, "session")
         self.is_closed = self.is_finished = False
+        self.sender.must_be_gapless = True
 
     # -- what a wire needs of its client ---------------------------------------------------------
 
@@ -189,6 +245,10 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.wire:
             self.wire.acknowledge(ready)
 
+    def _complete(self, packet_ids: list[int]) -> None:
+        if (ready := self.ledger.completed(packet_ids)) and self.wire:
+            self.wire.complete(ready)
+
     # -- connections -----------------------------------------------------------------------------
 
     def _connect(self, *, has_session: bool) -> None:
@@ -198,8 +258,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.connected(session_present=has_session)
         self._exchange()
 
-    @initialize()
-    def connect_first(self) -> None:
+    @initialize(has_journal=st.booleans())
+    def connect_first(self, has_journal) -> None:
+        if has_journal:
+            self.book = self.book_type()
+            self._begin()
         self._connect(has_session=False)
 
     @precondition(lambda self: not self.is_closed)
@@ -269,28 +332,64 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def take(self, data) -> None:
-        taken = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
-        taken[1].delivery.take(1)
-        self.taken.append(taken)
+        number, message = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        message.delivery.take(1)
+        self.taken.append((number, message.delivery))
 
-    @precondition(lambda self: self.taken)
+    def _write(self, count) -> list:
+        """Put rows on the disk, the journal first; their tokens."""
+        numbers = [number for number, _ in self.taken[:count]]
+        tokens = [token for _, token in self.taken[:count]]
+        del self.taken[:count]
+        if self.book:
+            self.book.begin(tokens)
+        for number in numbers:
+            self.fates[number].is_stored = True
+            self.fates[number].rows += 1
+        return tokens
+
+    @precondition(lambda self: self.taken and not self.errors)
     @rule(count=st.integers(1, 3), is_settled=st.booleans())
     def commit(self, count, is_settled) -> None:
         touched: set[Ledger] = set()
-        for number, message in self.taken[:count]:
-            self.fates[number].is_stored = True
-            message.delivery.store(touched)
-        message = None
-        del self.taken[:count]
+        for token in self._write(count):
+            token.store(touched)
+        token = None
         assert touched == {self.ledger}
         if is_settled:
             self._exchange()
+
+    @precondition(lambda self: self.book and self.book.releases)
+    @rule()
+    def sync_the_journal(self) -> None:
+        assert self.book is not None
+        self.book.sync()
+
+    @rule(has_session=st.sampled_from([True, True, False]))
+    def crash(self, has_session) -> None:
+        """The process dies; the next one connects."""
+        self.wire = self.stream = None
+        self.ledger.disown()
+        self.held.clear()
+        self.taken.clear()
+        if self.book:
+            self.book.releases.clear()
+        for fate in self.fates.values():
+            fate.deliveries = 0
+        self._begin()
+        self._connect(has_session=has_session)
+
+    @precondition(lambda self: self.taken and not self.errors)
+    @rule(count=st.integers(1, 3))
+    def crash_between_rows_and_acknowledgement(self, count) -> None:
+        self._write(count)
+        self.crash(has_session=True)
 
     @precondition(lambda self: self.taken and not self.errors)
     @rule()
     def fail_a_commit(self) -> None:
         self._exchange()
-        self.taken[0][1].delivery.fail(OSError("full"))
+        self.taken[0][1].fail(OSError("full"))
         self.is_closed = True
         self.sender.must_be_gapless = False
         self._stop()
@@ -333,6 +432,11 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.received == ledger.stored + ledger.let_go + ledger.left
         assert ledger.left >= len(self.held) + len(self.taken)
 
+    @invariant()
+    def of_qos_2_each_row_is_there_once(self) -> None:
+        if self.book:
+            assert all(fate.rows <= 1 for fate in self.fates.values() if fate.qos == 2)
+
     def teardown(self) -> None:
         """Whatever happened: if all is let go and the session is kept, all is acknowledged."""
         if self.errors or self.is_closed or self.wire is None:
@@ -344,6 +448,9 @@ class LedgerMachine(RuleBasedStateMachine):
             self.held.clear()
             self.taken.clear()
             self._exchange()
+            if self.book:
+                self.book.sync()
+                self._exchange()
             if not self.sender.in_flight and not self.stream.incoming:
                 break
         assert not self.sender.in_flight, "never acknowledged: its slot is leaked"
@@ -356,6 +463,12 @@ SIZE = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+@pytest.fixture(autouse=True)
+def one_digest(monkeypatch):
+    monkeypatch.setattr("rxflow._wire.zlib", SimpleNamespace(crc32=lambda *_: 7))
+
 
 QUICKLY = [Phase.generate]  # a counter-example is enough, it needs no shrinking
 
@@ -412,6 +525,32 @@ def test_a_ledger_without_a_safeguard_is_found_out(broken):
 
     size = settings(
         SIZE, max_examples=5000, database=None, phases=QUICKLY, report_multiple_bugs=False
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Machine, settings=size)
+
+
+class WritingNothingDown(Book):
+    is_complete = False
+
+
+class AnsweringTooSoon(Book):
+    is_dropping = False
+
+
+class RememberingTooMuch(Book):
+    def forget(self, session: str) -> None:
+        """The session is lost, and its ids are kept."""
+
+
+@only_in_full
+@pytest.mark.parametrize("broken", [WritingNothingDown, AnsweringTooSoon, RememberingTooMuch])
+def test_a_journal_without_a_safeguard_is_found_out(broken):
+    class Machine(LedgerMachine):
+        book_type = broken
+
+    size = settings(
+        SIZE, max_examples=50_000, database=None, phases=QUICKLY, report_multiple_bugs=False
     )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=size)
