@@ -14,7 +14,7 @@ import os
 import sys
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NoReturn, Protocol, SupportsIndex, runtime_checkable
 
 QOS2: Final = 0x10000
@@ -456,23 +456,29 @@ class _Held:
         """Those of a ledger: number -> last index in the list."""
         last: dict[int, int] = {}
         others: set[int] = set()
-
-        def look(token: Token | None, index: int, *, is_ours: bool) -> None:
-            key = id(token)
-            is_ours = is_ours and self._references[key] == self._places[key]
-            if isinstance(token, Deliveries):
-                for inner in token.tokens:
-                    look(inner, index, is_ours=is_ours)
-            elif isinstance(token, Delivery) and token.ledger is ledger:
-                last[token.number] = index
-                if not is_ours:
-                    others.add(token.number)
-
         for index, token in enumerate(self._tokens):
-            look(token, index, is_ours=True)
+            for number, is_ours in self._numbers(token, ledger, is_ours=True):
+                last[number] = index
+                if not is_ours:
+                    others.add(number)
         for number in others:
             del last[number]
         return last
+
+    def _numbers(
+        self, token: Token | None, ledger: Ledger, *, is_ours: bool
+    ) -> Iterator[tuple[int, bool]]:
+        """The numbers behind a token, and whether nobody else holds them.
+
+        Not a function within `of`: one that calls itself is a cycle, which would hold the list.
+        """
+        key = id(token)
+        is_ours = is_ours and self._references[key] == self._places[key]
+        if isinstance(token, Deliveries):
+            for inner in token.tokens:
+                yield from self._numbers(inner, ledger, is_ours=is_ours)
+        elif isinstance(token, Delivery) and token.ledger is ledger:
+            yield token.number, is_ours
 
 
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()

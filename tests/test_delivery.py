@@ -430,3 +430,16 @@ def test_dropping_a_delivery_raises_nothing(book):
     finally:
         sys.unraisablehook = hook
     assert raised == []
+
+
+def test_asking_for_receipts_holds_nothing(book):
+    """With the garbage collector off: what a cycle holds is not settled in its time."""
+    gc.disable()
+    try:
+        tokens = [book.ledger.open2(7, 1, duplicate=False)]
+        assert book.ledger.receipts(tokens) == [(0, 7, 1)]
+        del tokens
+        book.ledger.settle()
+        assert book.ledger.unsettled == 0
+    finally:
+        gc.enable()
