@@ -746,11 +746,13 @@ def test_what_is_stored_is_known_to_the_next_sink_until_it_is_released(path):
             sink.on_next(1)
 
     async def release():
-        book = Book()
+        book, is_free = Book(), threading.Event()
         with JsonSink(path) as sink:
             assert sink.attach("s", book) == {1: 7}
+            sink._group.behind(is_free.wait)
             sink.release("s", [1])
             assert book.dropped == []
+            is_free.set()
         assert book.dropped == [1]
         sink.release("s", [1])
 
