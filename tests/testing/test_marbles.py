@@ -587,7 +587,12 @@ def test_a_hundred_repetitions_are_identical():
 def test_it_stands_alone():
     program = (
         "import sys; sys.modules['pytest'] = sys.modules['hypothesis'] = None\n"
+        "from rxflow import run_async\n"
         "from rxflow.testing import Marbles\n"
-        "m = Marbles(); m.check(m.cold('-a|'), '-a|')"
+        "with Marbles() as m:\n"
+        "    m.check(m.cold('-a|'), '-a|')\n"
+        "    broker, sink = m.mqtt('t q1 : -a'), m.sink()\n"
+        "    m.run(run_async(broker.from_mqtt('t'), sink, seconds=3, log=False))\n"
+        "    assert (sink.stored, broker.acknowledged('t')) == (['a'], '-^')\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
