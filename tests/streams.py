@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from reactivex import Observable, abc
@@ -14,9 +15,10 @@ from reactivex.operators._timestamp import Timestamp
 from reactivex.testing import ReactiveTest, TestScheduler
 
 from rxflow.delivery import Ledger
-from rxflow.message import Message
+from rxflow.message import EPOCH, Message
 from rxflow.operators.envelope import messages_in
 from rxflow.operators.scope import Scope, scope_of, within
+from rxflow.properties import Properties
 
 on_next, on_error, on_completed = (
     ReactiveTest.on_next,
@@ -25,6 +27,7 @@ on_next, on_error, on_completed = (
 )
 
 Event = tuple[float, str, Any]
+Envelope = tuple[object, ...]
 Make = Callable[[TestScheduler, Observable[Any]], Observable[Any]]
 
 
@@ -78,6 +81,7 @@ class Source(Observable[Any]):
         self.topic = topic
         self.acknowledged: list[int] = []
         self.ids: dict[tuple[Ledger, int], int] = {}
+        self.envelopes: dict[int, Envelope] = {}
         self.ledgers: list[Ledger] = []
         self._begin()
         self.subscriptions = 0
@@ -130,7 +134,13 @@ class Source(Observable[Any]):
         value = packet_id if payload is None else payload
         token = self.ledger.open(packet_id)
         self.ids[self.ledger, token.number] = packet_id
-        self._observer.on_next(Message(self.topic, value, 1, delivery=token))
+        received_at = EPOCH + timedelta(seconds=packet_id)
+        flags = packet_id % 2 == 0, packet_id % 3 == 0
+        properties = Properties(content_type=str(packet_id))
+        message = Message(self.topic, value, 1, *flags, properties, received_at, token)
+        self.envelopes[packet_id] = envelope_of(message)
+        del token
+        self._observer.on_next(message)
 
     def resolved(self) -> set[int]:
         """What was stored or let go so far, though what came before it may still be held."""
@@ -142,6 +152,12 @@ class Source(Observable[Any]):
         for ledger in self.ledgers:
             ledger.settle()
         return self.acknowledged
+
+
+def envelope_of(message: Message[Any]) -> Envelope:
+    """All of it but payload and delivery."""
+    bare = message.with_payload(None).with_delivery(None)
+    return bare.topic, bare.qos, bare.retain, bare.duplicate, bare.properties, bare.received_at
 
 
 def store(item: Any) -> None:

@@ -44,13 +44,13 @@ def pair(item: Any) -> tuple[Any, int]:
     return (v(item), 7)
 
 
-def both(ops: Any, operator: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def both(operator: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda source: reactivex.merge(*operator(source))
 
 
-def awaited(ops: Any) -> Callable[[Any], Any]:
+def awaited(to_future: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def subscribe(source, observer, _):
-        future = source.pipe(ops.to_future(Future))
+        future = source.pipe(to_future(Future))
 
         def done(future):
             if error := future.exception():
@@ -205,20 +205,26 @@ CASES: dict[str, Case | tuple[Case, ...]] = {
         lambda o, g: (o.max(),),
         lambda o, g: (o.max(lambda a, b: number(b) - number(a)),),
     ),
-    "max_by": lambda o, g: (o.max_by(lambda x: number(x) // 2),),
+    "max_by": (
+        lambda o, g: (o.max_by(lambda x: number(x) // 2),),
+        lambda o, g: (o.max_by(lambda x: x),),
+    ),
     "merge": (
         lambda o, g: (o.merge(g.other),),
         lambda o, g: (o.map(lambda x: soon()), o.merge(max_concurrent=1)),
     ),
     "merge_all": lambda o, g: (streams(o), o.merge_all()),
     "min": lambda o, g: (o.min(),),
-    "min_by": lambda o, g: (o.min_by(lambda x: number(x) // 2),),
+    "min_by": (
+        lambda o, g: (o.min_by(lambda x: number(x) // 2),),
+        lambda o, g: (o.min_by(lambda x: x, lambda a, b: b - a),),
+    ),
     "multicast": lambda o, g: (o.multicast(reactivex.subject.Subject()), o.ref_count()),
     "observe_on": lambda o, g: (o.observe_on(g.clock),),
     "on_error_resume_next": lambda o, g: (o.on_error_resume_next(g.other),),
     "pairwise": lambda o, g: (o.pairwise(),),
-    "partition": lambda o, g: (both(o, o.partition(even)),),
-    "partition_indexed": lambda o, g: (both(o, o.partition_indexed(lambda x, i: i % 2 == 0)),),
+    "partition": lambda o, g: (both(o.partition(even)),),
+    "partition_indexed": lambda o, g: (both(o.partition_indexed(lambda x, i: i % 2 == 0)),),
     "pluck": lambda o, g: (o.map(lambda x: {"k": v(x)}), o.pluck("k")),
     "pluck_attr": lambda o, g: (o.map(number), o.pluck_attr("real")),
     "publish": (
@@ -313,7 +319,7 @@ CASES: dict[str, Case | tuple[Case, ...]] = {
         lambda o, g: (o.to_dict(number),),
         lambda o, g: (o.to_dict(even, number),),
     ),
-    "to_future": lambda o, g: (awaited(o),),
+    "to_future": lambda o, g: (awaited(o.to_future),),
     "to_iterable": lambda o, g: (o.to_iterable(),),
     "to_list": lambda o, g: (o.to_list(),),
     "to_marbles": lambda o, g: (o.map(number), o.to_marbles(1.0)),

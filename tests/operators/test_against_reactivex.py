@@ -14,6 +14,7 @@ from reactivex.testing import TestScheduler
 from streams import on_completed, on_error, on_next, seen
 
 from rxflow import operators as ops
+from rxflow.flow import Flow
 
 TIMES = st.integers(1, 12)
 VALUES = st.one_of(st.integers(-3, 5), st.text("ab", max_size=2), st.none(), st.booleans())
@@ -79,8 +80,38 @@ def test_each_operator_does_what_reactivex_does_when_it_does(name, case, main, o
     assert ours == log_of(rx, case, main, other, number)
 
 
+class Fluent:
+    """The operators as methods of a `Flow`, called as if they were functions."""
+
+    def __getattr__(self, name: str) -> Any:
+        def make(*args: Any, **kwargs: Any) -> Any:
+            def apply(source: Observable[Any]) -> Any:
+                flow = source if isinstance(source, Flow) else Flow(source, label="")
+                return getattr(flow, name)(*args, **kwargs)
+
+            return apply
+
+        return make
+
+
+AS_METHODS = [(name, case) for name, case in each() if name != "to_future"]  # on another thread
+
+
+@pytest.mark.parametrize(("name", "case"), AS_METHODS, ids=[name for name, _ in AS_METHODS])
+@pytest.mark.parametrize("end", [on_completed(7), on_error(7, OSError("broken"))])
+def test_each_operator_does_the_same_as_a_method(name, case, end):
+    main, other = [on_next(n, value) for n, value in enumerate((1, 2, 2, 0), 1)], [on_next(2, 9)]
+    ours = log_of(Fluent(), case, [*main, end], other, 2)
+    assert ours == log_of(rx, case, [*main, end], other, 2)
+
+
 def test_every_operator_has_a_case():
     assert set(CASES) | set(OURS_ALONE) == set(ops.OPERATORS)
+
+
+@pytest.mark.parametrize(("name", "case"), each(), ids=[name for name, _ in each()])
+def test_each_case_uses_the_operator_that_it_is_named_for(name, case):
+    assert name.split("-")[0] in case.__code__.co_names
 
 
 @pytest.mark.parametrize("name", ["buffer_with_time", "buffer_with_time_or_count"])

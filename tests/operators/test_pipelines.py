@@ -187,6 +187,44 @@ def test_what_groups_hold_is_not_acknowledged_when_they_are_cut_off(end):
     assert source.settled() == ([1, 3] if end == "take" else [])
 
 
+def test_a_stream_that_runs_within_a_group_when_that_is_cut_off_leaves_its_message_to_the_broker():
+    source = Source()
+    running = Running(
+        source.pipe(
+            ops.group_by_until(lambda m: m.payload, None, lambda _: timer(1.0)),
+            ops.flat_map(lambda group: group.pipe(ops.flat_map(lambda _: never()))),
+        )
+    )
+    source.receive(1)
+    running.clock.advance_to(2)  # the first group has ended, its stream runs on
+    source.receive(2)
+    running.subscription.dispose()
+    running.clock.advance_to(9)
+    assert source.settled() == []
+
+
+def test_what_two_sinks_took_of_a_running_stream_is_stored_when_both_have_stored_it():
+    source, rows, held = Source(), reactivex.Subject(), []
+    source.pipe(ops.flat_map(lambda _: rows)).subscribe(held.append)
+    source.receive(1)
+    rows.on_next("row")
+    delivery = held.pop().delivery
+    for sink in (1, 2):
+        delivery.take(sink)
+    rows.on_completed()
+    delivery.store(set())
+    source.ledger.abandon()
+    del delivery
+    assert (source.settled(), source.ledger.unsettled) == ([], 0)
+
+
+def test_a_group_whose_key_is_the_message_itself_holds_up_no_acknowledgement():
+    source = Source()
+    running = Running(source.pipe(ops.group_by(lambda m: m), ops.flat_map(lambda group: group)))
+    source.receive(1)
+    assert (running.got, source.settled()) == ([1], [1])
+
+
 def test_at_the_end_of_time_delay_and_sample_emit_what_they_hold():
     for holding in (ops.delay(9.0), ops.sample(9.0), ops.delay_with_mapper(lambda _: never())):
         source = Source()
