@@ -64,9 +64,26 @@ def test_pyright_refuses_each_wrong_pipeline_for_what_is_wrong_with_it(said):
     assert {number: rules for number, rules in named.items() if rules} == expected
 
 
-def test_mypy_knows_the_types_of_annotated_functions():
-    command = [tool("mypy"), str(HERE / "annotated.py")]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=HERE.parent.parent
-    )
+def mypy_says(path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    command = [tool("mypy"), "--strict", "--cache-dir", str(cache), str(path)]
+    root = HERE.parent.parent
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+
+
+def test_mypy_knows_the_types_of_annotated_functions(tmp_path_factory):
+    ran = mypy_says(HERE / "annotated.py", tmp_path_factory.getbasetemp() / "mypy")
     assert ran.returncode == 0, ran.stdout
+
+
+def test_mypy_refuses_each_wrong_pipeline_of_annotated_functions(tmp_path_factory):
+    path = HERE / "wrong_annotated.py"
+    expected = {
+        number: set(re.findall(r"[a-z]+(?:-[a-z]+)*", line.partition("# mypy: ")[2]))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if "# mypy: " in line
+    }
+    ran = mypy_says(path, tmp_path_factory.getbasetemp() / "mypy")
+    found: dict[int, set[str]] = {}
+    for number, rule in re.findall(r":(\d+): error: .*\[([a-z-]+)\]$", ran.stdout, re.MULTILINE):
+        found.setdefault(int(number), set()).add(rule)
+    assert found == expected, ran.stdout
