@@ -121,6 +121,12 @@ def buffer_toggle(
 
     The end of time closes those that are open; the end of the source does not.
 
+    Marbles::
+
+        source              -a-b-c-d-e-|
+        other               --o|
+        (other, 4 s)        ------(x|)          x=[b, c]
+
     Args:
         openings: A batch begins with each of its items.
         closing_mapper: Makes, of that item, the stream whose first item or end closes the batch.

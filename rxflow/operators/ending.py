@@ -44,7 +44,7 @@ def take_until(other: Observable[Any] | typing.AnyFuture[Any]) -> Same[T]:
 
         source              -a-b-c-d-e-
         other               ------x
-        ()                  -a-b-c|
+        (other)             -a-b-c|
 
     Args:
         other: What ends it, by its first item or its error; its completion means nothing. Or a
@@ -74,6 +74,11 @@ def take_until_with_time(
 ) -> Same[T]:
     """End at a time, with everything that came before.
 
+    Marbles::
+
+        source              -a-b-c-d-e-
+        (4 s)               -a-b|
+
     Args:
         end_time: A `datetime`, or seconds from the subscription; >= 0.
         scheduler: Runs the timer instead of the one given to `subscribe`.
@@ -90,6 +95,11 @@ def take_with_time(
     duration: typing.RelativeTime, scheduler: abc.SchedulerBase | None = None
 ) -> Same[T]:
     """End after a time, with everything that came before.
+
+    Marbles::
+
+        source              -a-b-c-d-e-
+        (4 s)               -a-b|
 
     Args:
         duration: Seconds from the subscription; >= 0.

@@ -34,6 +34,12 @@ def flat_map(mapper: Callable[[A], Streamed[B]] | Streamed[B] | None = None) -> 
     What the stream of a message emits travels in that message's envelope. The message is held
     until its stream completes, and counts as stored when all that the stream emitted is.
 
+    Marbles::
+
+        source              -a---b-|
+        other               x--y|
+        (other)             -x--yx--y|
+
     Args:
         mapper: Makes the stream; or one stream for every item.
     """
@@ -63,6 +69,12 @@ def flat_map_latest(mapper: Callable[[A], Observable[B] | typing.AnyFuture[B]]) 
 def concat_map(project: Callable[[A], Observable[B]]) -> Made[A, B]:
     """Make a stream of each item, and emit one after the other; see `flat_map`.
 
+    Marbles::
+
+        source              -ab-|
+        other               x--y|
+        (other)             -x--yx--y|
+
     Args:
         project: Makes the stream.
     """
@@ -71,6 +83,12 @@ def concat_map(project: Callable[[A], Observable[B]]) -> Made[A, B]:
 
 def switch_map(project: Callable[[A], Observable[B]] | None = None) -> Made[A, B]:
     """Make a stream of each item, which ends the one before; see `flat_map`.
+
+    Marbles::
+
+        source              -a-b-|
+        other               x--y|
+        (other)             -x-x--y|
 
     Args:
         project: Makes the stream; None: the items are streams.
@@ -122,6 +140,12 @@ def merge(
     *sources: Observable[Any], max_concurrent: int | None = None
 ) -> Callable[[Observable[Any]], Observable[Any]]:
     """Merge with other sources; or, of a stream of streams, so many at a time.
+
+    Marbles::
+
+        source              -a---b-|
+        other               ---c--|
+        (other)             -a-c-b-|
 
     Args:
         sources: The others.

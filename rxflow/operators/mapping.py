@@ -107,6 +107,11 @@ def filter(predicate: Callable[[T], object]) -> Same[T]:
 
     reactivex's own costs the same; only that the error of this one names the topic.
 
+    Marbles::
+
+        source              -a---b---c-|
+        (not b)             -a-------c-|
+
     Args:
         predicate: The function; of a message it gets the `Message`.
 

@@ -25,6 +25,11 @@ def scan(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) -> M
     The result for a message travels in that message's envelope. The function gets the `Message`,
     without its delivery, and as the first argument what it returned.
 
+    Marbles::
+
+        source              -a-b-c-|
+        (a + b)             -x-y-z-|            x=a  y=ab  z=abc
+
     Args:
         accumulator: The function.
         seed: Its first argument the first time; without one the first item is emitted as it is.
@@ -35,6 +40,11 @@ def scan(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) -> M
 def reduce(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) -> Made[A, B]:
     """The same as `scan`, of which only the last result is emitted, on completion.
 
+    Marbles::
+
+        source              -a-b-c-|
+        (a + b)             -------(x|)         x=abc
+
     Args:
         accumulator: The function.
         seed: Its first argument the first time; without one that is the first item.
@@ -44,6 +54,11 @@ def reduce(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) ->
 
 def count(predicate: Callable[[A], bool] | None = None) -> Made[A, int]:
     """The number of items.
+
+    Marbles::
+
+        source              -a-b-c-|
+        ()                  -------(x|)         x=3
 
     Args:
         predicate: Which items count; it gets the `Message`.
