@@ -124,6 +124,8 @@ class Wire:
         self._clock = clock
         self._data = b""  # read, from `_at` on not decoded yet
         self._at = 0
+        self._later: list[bytes] = []  # read, of a packet of which still more is to come
+        self._missing = 0  # bytes of that packet
         self._topics: dict[bytes, str | None] = {}
         self._passed = bytearray()  # whole packets for paho
         self._out = bytearray()
@@ -199,6 +201,12 @@ class Wire:
             chunks = self._chunks()
         if chunks:
             self.last_read = self._clock()
+            if self._missing > 0:  # to join a large packet with each of its parts is quadratic
+                self._missing -= sum(map(len, chunks))
+                self._later += chunks
+                if self._missing > 0:
+                    return
+                chunks, self._later = self._later, []
             if self._at < len(self._data):
                 chunks.insert(0, self._data[self._at :])
             self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
@@ -249,6 +257,7 @@ class Wire:
                 )
             stop = start + length
             if stop > end:
+                self._missing = stop - end
                 break
             if first != known:  # the same as the packet before, most often
                 if first & 0xF0 != _PUBLISH:

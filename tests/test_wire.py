@@ -84,6 +84,17 @@ def test_packets_cut_anywhere_give_the_same_messages(pair):
     ]
 
 
+def test_what_comes_of_a_large_packet_is_looked_at_when_it_is_whole(pair, monkeypatch):
+    looks = []
+    decode = Wire.decode
+    monkeypatch.setattr(Wire, "decode", lambda wire: (looks.append(1), decode(wire)))
+    data = publish("a", b"1" * 90_000, 1, 1) + publish("b", b"2", 0)
+    for at in range(0, len(data), 1000):
+        pair.feed(data[at : at + 1000])
+    assert [m.payload for m in pair.receiver.messages] == [b"1" * 90_000, b"2"]
+    assert len(looks) == 2
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
