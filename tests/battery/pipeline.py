@@ -27,6 +27,7 @@ parser.add_argument("--topic", default="battery/n")
 parser.add_argument("--qos", type=int, default=1)
 parser.add_argument("--max-pending", type=int, default=10_000)
 parser.add_argument("--keep-alive", type=int, default=30)
+parser.add_argument("--max-packet-bytes", type=int, default=1024 * 1024)
 parser.add_argument("--count", type=int, help="complete after so many messages")
 parser.add_argument("--commit-seconds", type=float, default=0.0, help="before each write")
 parser.add_argument("--row-seconds", type=float, default=0.0, help="behind each row written")
@@ -80,6 +81,7 @@ source = from_mqtt(
     password="wiredflow",
     max_pending=1 << 31 if arguments.unbounded else arguments.max_pending,
     keep_alive=arguments.keep_alive,
+    max_packet_bytes=arguments.max_packet_bytes,
 )
 operators = [ops.do_action(watch)]
 if arguments.count:
