@@ -1,24 +1,16 @@
-"""C12, C13, C21: hostile brokers, poisoned payloads, and what may be seen of secrets."""
+"""C12, C13: hostile brokers and poisoned payloads."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import socket
-import ssl
-import traceback
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import reactivex
 from scripted import PUBACK, Conversation, ScriptedBroker, packet, publish
 
-from rxflow import ConnectError, JsonLinesSink, JsonSink, MqttSink, from_mqtt, read_rows, run
+from rxflow import JsonLinesSink, JsonSink, from_mqtt, read_rows, run
 from rxflow import operators as ops
 from rxflow._client import Client
-from rxflow.broker import Broker
-from rxflow.log import logger
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 
@@ -259,115 +251,3 @@ def test_without_a_place_for_poison_the_stream_ends_and_leaves_the_rest(tmp_path
         with pytest.raises(ValueError, match="Expecting"):
             run(source, JsonSink(tmp_path / "rows.json"), seconds=20, log=False)
     assert b"\0\2" not in answered
-
-
-# -- C21: secrets ----------------------------------------------------------------------------------
-
-CANARY = "hunter2" + "-canary"
-
-
-@contextlib.contextmanager
-def everything_shown(capsys) -> Iterator[list[str]]:
-    """All that is logged, with the values of variables, warned of, printed, or raised."""
-    shown: list[str] = []
-    number = logger.add(shown.append, level=0, diagnose=True, backtrace=True)
-    try:
-        yield shown
-    finally:
-        logger.remove(number)
-        shown.extend(capsys.readouterr())
-
-
-def refused(url: str, **settings) -> str:
-    """What comes of a run whose connection fails: text, traceback, and every repr on the way."""
-    source = from_mqtt(url, "a", connect_timeout=0.5, **settings)
-    sink = JsonSink("unused.json")
-    text = repr(source) + repr(source.pipe(ops.take(1))) + repr(sink) + str(vars(source))
-    with pytest.raises(ConnectError) as caught:
-        run(source, reactivex.Observer())
-    error = caught.value
-    return text + repr(error) + "".join(traceback.format_exception(error))
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-@pytest.mark.parametrize("case", ["wrong password", "no broker", "in the URL", "no TLS there"])
-def test_a_password_is_shown_nowhere(mosquitto, capsys, case):
-    login = {"username": "wiredflow", "password": CANARY}
-    port = closed_port() if case == "no broker" else mosquitto.port
-    scheme = "mqtts" if case == "no TLS there" else "mqtt"
-    user = f"wiredflow:{CANARY}@" if case == "in the URL" else ""
-    with everything_shown(capsys) as shown:
-        text = refused(f"{scheme}://{user}127.0.0.1:{port}", **({} if user else login))
-    assert "connection" in "".join(shown)
-    assert CANARY not in text + "".join(shown)
-
-
-def test_a_password_of_a_sink_is_shown_nowhere(mosquitto, capsys):
-    sink = MqttSink(mosquitto.url, topic="a", username="wiredflow", password=CANARY)
-    with everything_shown(capsys) as shown:
-        with pytest.raises(Exception, match="refused the connection") as caught:
-            run(reactivex.of(1), sink)
-        shown.append(repr(sink) + "".join(traceback.format_exception(caught.value)))
-    assert CANARY not in "".join(shown)
-
-
-def test_a_log_that_shows_variables_is_found_out(capsys):
-    with everything_shown(capsys) as shown:
-        password = CANARY
-        logger.enable(__name__)
-        try:
-            len(password) / 0
-        except ZeroDivisionError:
-            logger.exception("shown")
-    assert CANARY in "".join(shown)
-
-
-@pytest.mark.parametrize("case", ["wrong CA", "expired", "wrong name", "no client certificate"])
-def test_tls_refuses(make_mosquitto, authority, tmp_path_factory, case):
-    certificate = {"expired": "expired", "wrong name": "wrong_name"}.get(case, "server")
-    client_ca = authority.path if case == "no client certificate" else None
-    broker = make_mosquitto(certificate=getattr(authority, certificate), client_ca=client_ca)
-    settings = {} if case == "wrong CA" else {"ca_file": str(authority.path)}
-    source = from_mqtt(broker.tls_url, "a", connect_timeout=1.0, **settings, **LOGIN)
-    with pytest.raises(ConnectError):
-        run(source, reactivex.Observer(), log=False)
-    assert "Sending CONNACK" not in broker.log
-
-
-def test_a_context_that_verifies_nothing_is_found_out(make_mosquitto, authority):
-    broker = make_mosquitto(certificate=authority.expired)
-    careless = ssl.create_default_context()
-    careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
-    source = from_mqtt(broker.tls_url, "a", tls=careless, **LOGIN)
-    run(source, reactivex.Observer(), seconds=0.3, log=False)
-    assert "Sending CONNACK" in broker.log
-
-
-def listeners(port: int) -> list[str]:
-    """The addresses that somebody listens on at this port, as the kernel writes them."""
-    rows = [
-        line.split()
-        for table in ("/proc/net/tcp", "/proc/net/tcp6")
-        if Path(table).exists()
-        for line in Path(table).read_text().splitlines()[1:]
-    ]
-    addresses = [row[1].rsplit(":", 1) for row in rows if row[3] == "0A"]
-    return [address for address, number in addresses if int(number, 16) == port]
-
-
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [("127.0.0.1", "0100007F"), ("::1", "00000000000000000000000001000000")],
-)
-def test_the_embedded_broker_listens_on_loopback_only(host, address):
-    with Broker(host=host) as broker:
-        assert listeners(broker.port) == [address]
-
-
-def test_a_listener_on_every_interface_is_found_out():
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        assert listeners(listener.getsockname()[1]) == ["00000000"]

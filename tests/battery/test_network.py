@@ -348,18 +348,34 @@ def test_without_keep_alive_a_frozen_broker_is_not_noticed(mosquitto, tmp_path, 
 # -- C18: two clients with one id ------------------------------------------------------------------
 
 
-def test_two_clients_with_one_id_do_not_throw_each_other_off_for_ever(mosquitto, log):
-    async def main() -> None:
-        url = f"{mosquitto.url}?version=5"
-        sources = [from_mqtt(url, TOPIC, client_id="twin", **LOGIN) for _ in range(2)]
-        subscriptions = [source.subscribe(lambda _: None, lambda _: None) for source in sources]
-        await asyncio.sleep(1.0)
-        for subscription in subscriptions:
-            subscription.dispose()
-        await asyncio.sleep(0.2)
+async def twins(url: str, errors: list[Exception], is_over: Callable[[], object]) -> None:
+    """Two clients with one id; what the streams of those that give up end with."""
+    sources = [from_mqtt(url, TOPIC, client_id="twin", **LOGIN) for _ in range(2)]
+    subscriptions = [source.subscribe(lambda _: None, errors.append) for source in sources]
+    await until(is_over)
+    for subscription in subscriptions:
+        subscription.dispose()
+    await asyncio.sleep(0.2)
 
-    asyncio.run(main())
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_two_clients_with_one_id_do_not_throw_each_other_off_for_ever(mosquitto, log, version):
+    errors: list[Exception] = []
+    asyncio.run(twins(f"{mosquitto.url}?version={version}", errors, lambda: errors))
     assert mosquitto.log.count("New client connected") <= 12
+    assert [type(error) for error in errors] == [ConnectError]
+    assert "'twin'" in str(errors[0])
+
+
+def test_two_clients_that_never_give_up_are_found_out(mosquitto, log, monkeypatch):
+    monkeypatch.setattr("rxflow._client._TAKEOVERS", 1000)
+    errors: list[Exception] = []
+
+    def is_beyond_all_bounds() -> bool:
+        return mosquitto.log.count("New client connected") > 20
+
+    asyncio.run(twins(f"{mosquitto.url}?version=5", errors, is_beyond_all_bounds))
+    assert errors == []
 
 
 @pytest.mark.filterwarnings("ignore:possible gap")
