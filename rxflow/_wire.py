@@ -32,7 +32,8 @@ HELD_BACK: Final = 1024 * 1024
 _FEW_BYTES: Final = 16 * 1024
 """Enough for a quiet stream; to make room for a burst costs more than to read a little."""
 
-_TOPICS_KEPT: Final = 100_000
+_TOPIC_BYTES_KEPT: Final = 16 * 1024 * 1024
+_TOPIC_COSTS: Final = 100  # bytes, besides its name
 
 CONNACK: Final = 0x20
 _PUBLISH: Final = 0x30
@@ -127,6 +128,7 @@ class Wire:
         self._later: list[bytes] = []  # read, of a packet of which still more is to come
         self._missing = 0  # bytes of that packet
         self._topics: dict[bytes, str | None] = {}
+        self._topic_bytes = 0
         self._passed = bytearray()  # whole packets for paho
         self._out = bytearray()
         self._lock = threading.Lock()  # of `_out` and of the stream, for the heartbeat
@@ -346,8 +348,10 @@ class Wire:
 
     def _topic(self, name: bytes) -> str | None:
         """As text; None, which is remembered too, if nobody asked for it."""
-        if len(self._topics) >= _TOPICS_KEPT:
+        self._topic_bytes += len(name) + _TOPIC_COSTS
+        if self._topic_bytes > _TOPIC_BYTES_KEPT:
             self._topics.clear()
+            self._topic_bytes = len(name) + _TOPIC_COSTS
         topic = self._topics[name] = self._receiver.admit(name)
         return topic
 

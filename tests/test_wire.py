@@ -165,6 +165,13 @@ def test_a_stray_topic_is_acknowledged_and_not_handed_on(pair):
     assert pair.receiver.acknowledged == [5, 5]
 
 
+def test_topics_that_never_come_again_take_no_more_than_their_share(pair):
+    for number in range(500):
+        pair.feed(publish(f"{number}/".ljust(65_000, "x"), b"1", 0))
+    assert sum(map(len, pair.wire._topics)) <= 16 * 1024 * 1024
+    assert len(pair.receiver.messages) == 500
+
+
 def test_pubrel_is_answered_and_other_packets_are_passed_on(pair):
     pair.feed(packet(0x62, b"\0\7") + packet(0x90, b"\0\1\1") + packet(0xD0, b""))
     pair.wire.flush()

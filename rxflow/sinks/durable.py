@@ -154,7 +154,12 @@ class DurableFile:
         with explained(self.path, "write it"):
             self._write(content)
         with explained(self.path, "sync it"):
-            flush(self._fd)
+            try:
+                flush(self._fd)
+            except OSError:
+                with suppress(OSError):  # these rows come again: they should not stand there too
+                    self._take_back()
+                raise
 
     def _undo(self, claims: Sequence[Claim]) -> None:
         """Rows that are not stored must come again, also when other rows stand where they stood."""
@@ -168,6 +173,9 @@ class DurableFile:
         place = self._place
         if not self.is_open or place is None:
             raise SinkError(f"{shown} is closed. Make a new sink to write more.")
+        if not place.is_open:
+            text = f"{shown} was opened by the process that this one was forked from."
+            raise SinkError(f"{text} Make a sink of its own, with another path.")
         if not self._is_sound:
             raise SinkError(f"{shown}: an earlier commit failed. Start again: opening recovers it.")
         with explained(self.path, "look at it"):
@@ -190,11 +198,15 @@ class DurableFile:
             raise
 
     def _roll_back(self) -> None:
-        """Put the ending back where it was. Recovery at the next open would do the same."""
-        write_all(self._fd, self._layout.ending, self._end)
-        os.ftruncate(self._fd, self._size)
+        """Take back what a full disk cut short. Recovery at the next open would do the same."""
+        self._take_back()
         os.fsync(self._fd)
         self._is_sound = True
+
+    def _take_back(self) -> None:
+        """Put the ending back where it was."""
+        write_all(self._fd, self._layout.ending, self._end)
+        os.ftruncate(self._fd, self._size)
 
     def close(self) -> None:
         """Close the file and let go of its lock. Twice is once."""

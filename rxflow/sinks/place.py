@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import sys
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -63,7 +64,8 @@ class Place:
     def __init__(self, path: Path, mode: int | None) -> None:
         self.path = path
         self.mode = mode
-        self._lock = -1
+        self._lock = self._folder = -1
+        _places.add(self)
         with explained(path, "open its folder"):
             _make_folder(path.absolute().parent)
             self._folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -194,12 +196,30 @@ class Place:
         """Make the folder's names durable."""
         os.fsync(self._folder)
 
+    @property
+    def is_open(self) -> bool:
+        """True until `close`; in a forked child False: the lock stays with the parent."""
+        return self._lock >= 0
+
     def close(self) -> None:
         """Let go of lock and folder. The lock's file stays: removing it would let two have it."""
         for fd in (self._lock, self._folder):
             if fd >= 0:
                 os.close(fd)
         self._lock = self._folder = -1
+
+
+_places: Final[weakref.WeakSet[Place]] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    """A child that outlives its parent must not keep the next process from the parent's files."""
+    for place in list(_places):
+        place.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
 
 
 _KINDS: Final = {

@@ -232,6 +232,32 @@ def test_a_writer_in_another_process_is_respected(path):
     opened(path).close()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_writes_nothing_and_keeps_nobody_out(path):
+    first = opened(path)
+    ready, go_on = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go_on[1])
+        try:
+            first.commit([b'"of the child"'])
+        except SinkError as error:
+            os.write(ready[1], b"forked" if "was forked from" in str(error) else b"?")
+        os.read(go_on[0], 1)  # until the parent is done, or dead
+        os._exit(0)
+    os.close(ready[1])
+    said = os.read(ready[0], 10)
+    first.commit([b"1"])
+    first.close()
+    second = opened(path)  # while the child is alive
+    second.close()
+    for descriptor in (ready[0], *go_on):
+        os.close(descriptor)
+    os.waitpid(child, 0)
+    assert said == b"forked"
+    assert path.read_bytes() == b"[\n1\n]\n"
+
+
 def test_a_folder_that_is_read_only_says_so(tmp_path):
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
