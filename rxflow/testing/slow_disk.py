@@ -166,6 +166,7 @@ class _Group(GroupCommit):
 
     def __init__(self, worker: DiskWorker, plain: GroupCommit) -> None:
         super().__init__(plain._write, plain._settled)  # noqa: SLF001 (the same, but for the disk)
+        self.at_once = 0  # the loop goes on while such a disk is busy
         self._disk_worker = worker
 
     def make_worker(self, loop: AbstractEventLoop) -> Executor:
