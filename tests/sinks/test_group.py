@@ -21,11 +21,11 @@ def places(*commits):
 
         def write(rows, tokens):
             del rows, tokens
-            now[0] += takes
+            now[0] += commits[len(found)][1]
             found.append("loop" if threading.get_ident() == here else "worker")
 
         group = GroupCommit(write, lambda *_: ended.set())
-        for count, takes in commits:
+        for count, _ in commits:
             ended.clear()
             group.add([b"1"] * count, [None] * count)
             await ended.wait()
