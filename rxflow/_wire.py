@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from rxflow.delivery import QOS2, Ledger
+from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
 from rxflow.properties import NONE, Properties, check
 
@@ -243,6 +243,7 @@ class Wire:
         ledger, limit, on_next = receiver.ledger, receiver.max_pending, receiver.on_next
         received_at = self._now()
         version5 = self._version5
+        room = limit - ledger.unsettled
         known, qos, retain, duplicate = -1, 0, False, False
         while not self.is_stopped:
             at = stop
@@ -268,11 +269,14 @@ class Wire:
                     continue
                 known, qos = first, first >> 1 & 3
                 retain, duplicate = first & 1 == 1, first & 8 == 8  # noqa: PLR2004 (the DUP bit)
-            if qos and ledger.unsettled >= limit:
-                ledger.settle()
-                if ledger.unsettled >= limit:
-                    self.is_paused = True
-                    break
+            if qos:
+                if room <= 0:
+                    ledger.settle()
+                    room = limit - ledger.unsettled
+                    if room <= 0:
+                        self.is_paused = True
+                        break
+                room -= 1
             self._at = stop
             rest = start + 2 + (data[start] << 8 | data[start + 1]) if length > 1 else stop + 1
             packet_id = 0
@@ -296,7 +300,7 @@ class Wire:
             except KeyError:
                 topic = self._topic(name)
             if qos == 1:
-                delivery: Any = ledger.open(packet_id)
+                delivery: Any = Delivery(ledger, packet_id)
             elif qos:
                 digest = zlib.crc32(data[after:stop], zlib.crc32(name))
                 delivery = ledger.open2(packet_id, digest, duplicate=duplicate)

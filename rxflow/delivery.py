@@ -71,15 +71,21 @@ class _Uncopied:
 
 
 class Delivery(_Uncopied):
-    """One delivery of QoS 1 or 2. Settled when the last reference to it is gone."""
+    """One delivery of QoS 1 or 2. Settled when the last reference to it is gone.
+
+    Args:
+        ledger: Records its arrival.
+        packet: Its packet id, for QoS 2 with `QOS2` added.
+    """
 
     __slots__ = ("_owed", "_stored", "ledger", "number")
 
-    def __init__(self, ledger: Ledger, number: int) -> None:
+    def __init__(self, ledger: Ledger, packet: int) -> None:
         self.ledger = ledger
-        self.number = number
-        self._owed = 0
-        self._stored = 0
+        self.number = number = ledger.opened
+        ledger.opened = number + 1
+        ledger.queue.append(packet)
+        self._owed = self._stored = 0
 
     def take(self, taker: int) -> None:
         self._owed += 1
@@ -97,7 +103,8 @@ class Delivery(_Uncopied):
 
     def __del__(self) -> None:
         # May run on any thread, in the middle of anything: append, and nothing else.
-        ledger, stored = self.ledger, self._stored
+        stored = self._stored
+        ledger = self.ledger
         is_stored = stored and stored >= ledger.needed and self._owed <= 0
         ledger.settled.append(self.number if is_stored else ~self.number)
 
@@ -156,14 +163,15 @@ class Ledger:
         complete: Called with packet ids that a journal has dropped, on any thread; see `keep`.
 
     Attributes:
-        received: Deliveries of QoS 1 and 2; `received0` counts those of QoS 0.
-        stored: Those that a sink stored; `stored0` likewise.
-        let_go: Those of QoS 1 and 2 that an operator dropped.
-        unsettled: Those of QoS 1 and 2 that are still held by somebody.
+        stored: Deliveries of QoS 1 and 2 that a sink stored.
+        let_go: Those that an operator dropped.
+        received0: Deliveries of QoS 0; `stored0` of these a sink stored.
         owed: How many of these a sink has taken and not stored yet, once for each sink.
         takers: The sinks that have taken any of them.
         needed: How many sinks must have stored a delivery for it to be stored: one, unless the
             pipeline was abandoned.
+        opened: How many numbers were given to deliveries, and to those that came again.
+        queue: Packet ids in the order received, from the first that is not resolved.
         settled: What was dropped since the last `settle`: numbers, inverted if not stored.
     """
 
@@ -176,10 +184,9 @@ class Ledger:
     ) -> None:
         self.settled: deque[int] = deque()
         self.wake = wake
-        self.received = self.received0 = 0
+        self.received0 = 0
         self.stored = self.stored0 = 0
         self.let_go = 0
-        self.unsettled = 0
         self.owed = 0
         self.takers: set[int] = set()
         self.needed = 1
@@ -195,9 +202,11 @@ class Ledger:
         self._held_up: set[int] = set()  # those whose PUBCOMP waits for the journal
         self._is_closed = False
         self.has_failed = False
-        self._next = 0
+        self.opened = 0
+        self._repeats = 0  # numbers of messages that had come before, which have no delivery
+        self._resolved = 0  # those and what is settled
         self._first = 0  # number of the first delivery of this connection that is not resolved
-        self._queue: deque[int] = deque()  # packet ids from `_first` on
+        self.queue: deque[int] = deque()
         self._fates: dict[int, bool] = {}  # settled out of order: may it be acknowledged?
         self._numbers2: dict[int, int] = {}  # packet id of QoS 2 -> number, until settled
         self._ids2: dict[int, int] = {}  # and back
@@ -209,12 +218,12 @@ class Ledger:
 
     def connected(self, *, session_present: bool) -> None:
         """Begin a connection. Older deliveries are never acknowledged on it by packet id."""
-        self._queue.clear()
+        self.queue.clear()
         self._fates.clear()
         self._adopted.clear()
         self._releasing.clear()
         self._held_up.clear()  # their PUBREL comes again [MQTT-4.4.0-1]
-        self._first = self._next
+        self._first = self.opened
         self.settle()
         if not session_present:
             self._numbers2.clear()
@@ -240,15 +249,6 @@ class Ledger:
         self._journal, self._session = journal, session
         self._restored = journal.attach(session, self)
 
-    def open(self, packet_id: int) -> Delivery:
-        """Record the arrival of a QoS 1 message."""
-        number = self._next
-        self._next = number + 1
-        self.received += 1
-        self.unsettled += 1
-        self._queue.append(packet_id)
-        return Delivery(self, number)
-
     def open2(self, packet_id: int, digest: int = 0, *, duplicate: bool = True) -> Delivery | None:
         """Record the arrival of a QoS 2 message; None if this very message is here already.
 
@@ -266,22 +266,28 @@ class Ledger:
         earlier = self._numbers2.get(packet_id)
         if earlier is not None and (earlier >= self._first or earlier in self._adopted):
             return None  # twice on this connection
-        number = self._next
-        self._next = number + 1
-        self._queue.append(packet_id + QOS2)
-        if packet_id in self._done2:
-            self._fates[number] = True
-            self._acknowledge_in_order()
+        if packet_id in self._done2 or earlier is not None:
+            self._repeat(packet_id, earlier)
             return None
-        if earlier is not None:
-            self._adopted[earlier] = number
-            return None
+        delivery = Delivery(self, packet_id + QOS2)
+        number = delivery.number
         self._numbers2[packet_id] = number
         self._ids2[number] = packet_id
         self._digests2[number] = digest
-        self.received += 1
-        self.unsettled += 1
-        return Delivery(self, number)
+        return delivery
+
+    def _repeat(self, packet_id: int, earlier: int | None) -> None:
+        """Answer on this connection what came on another, now or when that is settled."""
+        number = self.opened
+        self.opened += 1
+        self._repeats += 1
+        self._resolved += 1
+        self.queue.append(packet_id + QOS2)
+        if packet_id in self._done2:
+            self._fates[number] = True
+            self._acknowledge_in_order([])
+        elif earlier is not None:
+            self._adopted[earlier] = number
 
     def release(self, packet_id: int) -> bool:
         """Forget a QoS 2 packet id: its PUBREL came. True if PUBCOMP may follow at once."""
@@ -322,13 +328,16 @@ class Ledger:
             packet_ids, self._releasing = self._releasing, []
             self._held_up.update(packet_ids)
             self._journal.release(self._session, packet_ids)
+        if self.settled:
+            self._resolve()
+
+    def _resolve(self) -> None:
         settled = self.settled
-        if not settled:
-            return
-        first, fates, ids2 = self._first, self._fates, self._ids2
+        first, queue, fates, ids2 = self._first, self.queue, self._fates, self._ids2
         may_stored = not self.has_failed
         may_let_go = may_stored and not self._is_closed
         count = stored = 0
+        ready: list[int] = []
         while settled:
             number = settled.popleft()
             count += 1
@@ -342,13 +351,19 @@ class Ledger:
                 self._settle2(number, may=may)
             if number < first:
                 number = self._adopted.pop(number, -1)
-            if number >= first:
+            if number == first:
+                first += 1
+                packet = queue.popleft()
+                if may:
+                    ready.append(packet)
+            elif number > first:
                 fates[number] = may
-        self.unsettled -= count
+        self._first = first
+        self._resolved += count
         self.stored += stored
         if not self._is_closed:
             self.let_go += count - stored
-        self._acknowledge_in_order()
+        self._acknowledge_in_order(ready)
 
     def _settle2(self, number: int, *, may: bool) -> None:
         packet_id = self._ids2.pop(number)
@@ -357,9 +372,9 @@ class Ledger:
         if may:
             self._done2.add(packet_id)
 
-    def _acknowledge_in_order(self) -> None:
-        ready: list[int] = []
-        queue, fates, first = self._queue, self._fates, self._first
+    def _acknowledge_in_order(self, ready: list[int]) -> None:
+        """Acknowledge these, and what is settled behind them."""
+        queue, fates, first = self.queue, self._fates, self._first
         while fates and (may := fates.pop(first, None)) is not None:
             packet = queue.popleft()
             first += 1
@@ -370,6 +385,16 @@ class Ledger:
             self._acknowledge(ready)
 
     # -- the end ----------------------------------------------------------------------------------
+
+    @property
+    def received(self) -> int:
+        """Deliveries of QoS 1 and 2."""
+        return self.opened - self._repeats
+
+    @property
+    def unsettled(self) -> int:
+        """Those of QoS 1 and 2 that are still held by somebody."""
+        return self.opened - self._resolved
 
     @property
     def left(self) -> int:
@@ -410,14 +435,14 @@ class Ledger:
     def finish(self) -> None:
         """Acknowledge what is stored behind deliveries that nobody will settle in time."""
         self.settle()
-        last, self._is_closed = self._first + len(self._queue), True
+        last, self._is_closed = self._first + len(self.queue), True
         ready = [
             packet
-            for number, packet in zip(range(self._first, last), self._queue, strict=True)
+            for number, packet in zip(range(self._first, last), self.queue, strict=True)
             if self._fates.pop(number, False)
         ]
-        self._queue.clear()
-        self._first = self._next
+        self.queue.clear()
+        self._first = self.opened
         if ready and not self.has_failed:
             self._acknowledge(ready)
 

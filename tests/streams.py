@@ -14,7 +14,7 @@ from reactivex.operators._timeinterval import TimeInterval
 from reactivex.operators._timestamp import Timestamp
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxflow.delivery import Ledger
+from rxflow.delivery import Delivery, Ledger
 from rxflow.message import EPOCH, Message
 from rxflow.operators.envelope import messages_in
 from rxflow.operators.scope import Scope, scope_of, within
@@ -132,7 +132,7 @@ class Source(Observable[Any]):
         if self._observer is None:
             return
         value = packet_id if payload is None else payload
-        token = self.ledger.open(packet_id)
+        token = Delivery(self.ledger, packet_id)
         self.ids[self.ledger, token.number] = packet_id
         received_at = EPOCH + timedelta(seconds=packet_id)
         flags = packet_id % 2 == 0, packet_id % 3 == 0

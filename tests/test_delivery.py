@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.delivery import QOS2, Deliveries, Ledger
+from rxflow.delivery import QOS2, Deliveries, Delivery, Ledger
 
 
 class Book:
@@ -26,7 +26,7 @@ class Book:
         self.ledger.connected(session_present=False)
 
     def open(self, *packet_ids):
-        return [self.ledger.open(packet_id) for packet_id in packet_ids]
+        return [Delivery(self.ledger, packet_id) for packet_id in packet_ids]
 
     @property
     def acknowledged(self):
@@ -51,7 +51,7 @@ def store(*tokens):
 
 
 def test_a_delivery_is_acknowledged_when_its_last_reference_is_gone(book):
-    token = book.ledger.open(1)
+    token = Delivery(book.ledger, 1)
     again = token
     del token
     assert book.acknowledged == []
@@ -60,7 +60,7 @@ def test_a_delivery_is_acknowledged_when_its_last_reference_is_gone(book):
 
 
 def test_a_stored_delivery_still_waits_for_its_last_reference(book):
-    token = book.ledger.open(1)
+    token = Delivery(book.ledger, 1)
     assert store(token) == {book.ledger}
     assert book.acknowledged == []
     del token
@@ -86,7 +86,7 @@ def test_what_one_settle_frees_comes_in_one_call(book):
 @given(st.permutations(range(1, 9)), st.data())
 def test_acknowledgements_come_in_the_order_received(order, data):
     book = Book()
-    tokens = {packet_id: book.ledger.open(packet_id) for packet_id in range(1, 9)}
+    tokens = {packet_id: Delivery(book.ledger, packet_id) for packet_id in range(1, 9)}
     for packet_id in order:
         if data.draw(st.booleans()):
             store(tokens[packet_id])
@@ -108,7 +108,7 @@ def test_several_deliveries_behind_one_result_are_settled_together(book):
 
 def test_one_result_may_stand_for_deliveries_of_several_ledgers():
     books = [Book(), Book()]
-    result = Deliveries([book.ledger.open(1) for book in books])
+    result = Deliveries([Delivery(book.ledger, 1) for book in books])
     assert store(result) == {book.ledger for book in books}
     error = OSError("full")
     result.fail(error)
@@ -126,7 +126,7 @@ def test_references_may_be_dropped_on_any_thread(book):
 
 
 def test_a_delivery_in_a_cycle_is_settled_by_the_collector(book):
-    cycle = [book.ledger.open(1)]
+    cycle = [Delivery(book.ledger, 1)]
     cycle.append(cycle)
     del cycle
     gc.collect()
@@ -225,7 +225,7 @@ def test_what_waited_behind_a_gap_is_not_acknowledged_after_fail(book, end):
 
 
 def test_the_first_error_is_told_and_no_other(book):
-    token = book.ledger.open(1)
+    token = Delivery(book.ledger, 1)
     errors = [OSError("first"), OSError("second")]
     for error in errors:
         token.fail(error)
@@ -266,7 +266,7 @@ def test_a_closed_ledger_counts_and_never_raises(book):
 
 
 def test_a_qos_2_delivery_is_told_from_a_qos_1_delivery_with_its_packet_id(book):
-    tokens = [book.ledger.open2(1), book.ledger.open(1)]
+    tokens = [book.ledger.open2(1), Delivery(book.ledger, 1)]
     tokens.clear()
     assert book.acknowledged == [1 + QOS2, 1]
 
@@ -285,7 +285,7 @@ def test_a_redelivered_message_is_not_delivered_twice(book):
 def test_a_redelivered_message_is_answered_in_the_order_of_its_connection(book):
     token = book.ledger.open2(1)
     book.ledger.connected(session_present=True)
-    before = book.ledger.open(5)
+    before = Delivery(book.ledger, 5)
     book.ledger.open2(1)
     del token
     assert book.acknowledged == []
@@ -345,7 +345,7 @@ def test_a_message_dropped_after_close_is_delivered_again(book):
 def test_a_message_that_comes_twice_on_one_connection_holds_up_nothing(book):
     token = book.ledger.open2(1)
     assert book.ledger.open2(1) is None
-    after = book.ledger.open(7)
+    after = Delivery(book.ledger, 7)
     del token, after
     assert book.acknowledged[-1] == 7
     assert set(book.acknowledged) == {1 + QOS2, 7}
@@ -356,7 +356,7 @@ def test_a_message_that_comes_three_times_after_a_reconnect_holds_up_nothing(boo
     book.ledger.connected(session_present=True)
     assert book.ledger.open2(1) is None
     assert book.ledger.open2(1) is None
-    after = book.ledger.open(7)
+    after = Delivery(book.ledger, 7)
     del token, after
     assert book.acknowledged[-1] == 7
 
@@ -381,7 +381,7 @@ def test_qos_0_that_cannot_be_stored_fails_its_ledger(book):
 
 
 def tokens_of(book):
-    return [book.ledger.open(1), book.ledger.unacknowledged, Deliveries(book.open(2, 3))]
+    return [Delivery(book.ledger, 1), book.ledger.unacknowledged, Deliveries(book.open(2, 3))]
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
@@ -422,7 +422,7 @@ def test_a_forked_child_acknowledges_nothing(book, end):
 
 
 def test_dropping_a_delivery_raises_nothing(book):
-    token = book.ledger.open(1)
+    token = Delivery(book.ledger, 1)
     raised = []
     hook, sys.unraisablehook = sys.unraisablehook, raised.append
     try:

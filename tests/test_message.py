@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rxflow.delivery import Ledger
+from rxflow.delivery import Delivery, Ledger
 from rxflow.message import EPOCH, Batch, Message, joined
 from rxflow.properties import Properties
 
@@ -24,7 +24,7 @@ class Recorder:
         self.ledger = Ledger(self.acknowledged.extend, lambda: None, lambda error: None)
 
     def message(self, number, payload=b""):
-        return Message("t", payload, 1, delivery=self.ledger.open(number))
+        return Message("t", payload, 1, delivery=Delivery(self.ledger, number))
 
     def settled(self):
         self.ledger.settle()
@@ -45,7 +45,7 @@ def test_a_message_made_by_hand_has_an_empty_envelope():
 
 def test_with_payload_keeps_the_envelope_and_the_delivery():
     recorder = Recorder()
-    message = full(recorder.ledger.open(1))
+    message = full(Delivery(recorder.ledger, 1))
     made = message.with_payload({"n": 1})
     assert made == Message("t", {"n": 1}, 1, True, True, message.properties)  # noqa: FBT003
     assert made.received_at is message.received_at
@@ -54,7 +54,7 @@ def test_with_payload_keeps_the_envelope_and_the_delivery():
 
 def test_with_delivery_replaces_the_delivery_only():
     recorder = Recorder()
-    message = full(recorder.ledger.open(1))
+    message = full(Delivery(recorder.ledger, 1))
     freed = message.with_delivery(None)
     assert freed == message
     assert (freed.delivery, freed.received_at) == (None, NOW)
@@ -131,7 +131,7 @@ def test_as_a_field_of_a_dataclass_it_survives_asdict():
 
 def test_a_pickled_message_has_no_delivery():
     recorder = Recorder()
-    message = full(recorder.ledger.open(1))
+    message = full(Delivery(recorder.ledger, 1))
     back = pickle.loads(pickle.dumps(message))
     assert (back, back.received_at, back.delivery) == (message, NOW, None)
 

@@ -16,7 +16,7 @@ from scripted import DISCONNECT, PUBACK, PUBREC, Conversation, ScriptedBroker, p
 
 from rxflow import JsonSink, MqttSink, SinkError, from_mqtt, read_rows, run
 from rxflow import operators as ops
-from rxflow.delivery import Ledger
+from rxflow.delivery import Delivery, Ledger
 from rxflow.message import Message
 
 
@@ -144,7 +144,7 @@ class Fed:
 
     def feed(self, numbers) -> None:
         for n in numbers:
-            delivery = self.ledger.open(n)
+            delivery = Delivery(self.ledger, n)
             self.subject.on_next(Message(f"t/{n % 3}", n, 1, delivery=delivery))
             del delivery
             self.ledger.settle()

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from scripted import PUBACK, PUBCOMP, PUBREC, packet, publish
 
 from rxflow._wire import Wire
-from rxflow.delivery import Ledger
+from rxflow.delivery import Delivery, Ledger
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 MAX_PENDING = 4
@@ -481,7 +481,7 @@ def test_what_is_dropped_before_a_connection_is_not_acknowledged_on_it():
     acknowledged = []
     ledger = Ledger(acknowledged.extend, lambda: None, lambda _: None)
     ledger.connected(session_present=False)
-    ledger.open(7)  # dropped at once, and not settled yet
+    Delivery(ledger, 7)  # dropped at once, and not settled yet
     ledger.connected(session_present=True)
     assert acknowledged == []
 
@@ -492,8 +492,8 @@ class WithoutEpochs(Ledger):
 
 
 class WithoutOrder(Ledger):
-    def _acknowledge_in_order(self) -> None:
-        ready = [self._queue[number - self._first] for number, may in self._fates.items() if may]
+    def _acknowledge_in_order(self, ready: list[int]) -> None:
+        ready += [self.queue[number - self._first] for number, may in self._fates.items() if may]
         self._fates.clear()
         if ready:
             self._acknowledge(ready)

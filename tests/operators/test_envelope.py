@@ -10,7 +10,7 @@ from reactivex.operators._timestamp import Timestamp
 from streams import Source
 
 from rxflow import operators as ops
-from rxflow.delivery import Ledger
+from rxflow.delivery import Delivery, Ledger
 from rxflow.message import Batch, Message
 from rxflow.operators.envelope import bare, enveloped, messages_in
 from rxflow.operators.spreading import Spread
@@ -20,7 +20,7 @@ LEDGER = Ledger(lambda _: None, lambda: None, lambda _: None)
 
 def made(n: int) -> Message[int]:
     return Message(
-        f"t{n}", n, 1, received_at=datetime(2026, 1, n, tzinfo=UTC), delivery=LEDGER.open(n)
+        f"t{n}", n, 1, received_at=datetime(2026, 1, n, tzinfo=UTC), delivery=Delivery(LEDGER, n)
     )
 
 
@@ -80,7 +80,7 @@ def test_a_copy_of_a_spread_message_shares_its_delivery():
 def test_a_sink_that_fails_over_a_row_fails_the_source():
     failures = []
     ledger = Ledger(lambda _: None, lambda: None, failures.append)
-    Spread(ledger.open(1)).fail(error := OSError("full"))
+    Spread(Delivery(ledger, 1)).fail(error := OSError("full"))
     assert failures == [error]
 
 

@@ -9,7 +9,7 @@ import pytest
 import reactivex
 from reactivex import operators as rx
 
-from rxflow.delivery import Ledger
+from rxflow.delivery import Delivery, Ledger
 from rxflow.errors import ConfigError, RxflowWarning, SinkError
 from rxflow.log import logger
 from rxflow.message import Batch, Message
@@ -32,7 +32,7 @@ class Source:
 
     def message(self, payload, topic="a/b"):
         self.next_id += 1
-        return Message(topic, payload, 1, delivery=self.ledger.open(self.next_id))
+        return Message(topic, payload, 1, delivery=Delivery(self.ledger, self.next_id))
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_a_ledger_that_answers_with_the_failure_is_not_answered_again(path, no_s
     sink.open()
     no_sync()
     with pytest.raises(SinkError, match="sync"):
-        sink.on_next(Message("a", 1, 1, delivery=ledger.open(1)))
+        sink.on_next(Message("a", 1, 1, delivery=Delivery(ledger, 1)))
     assert sink.is_closed
 
 
@@ -394,8 +394,8 @@ def test_tokens_are_let_go_of_before_their_ledger_is_woken(path):
         left.append(ledger.settled.copy())
 
     async def main():
-        sink.on_next(Message("a", 1, 1, delivery=ledger.open(1)))
-        sink.on_next(Message("a", 2, 1, delivery=ledger.open(2)))
+        sink.on_next(Message("a", 1, 1, delivery=Delivery(ledger, 1)))
+        sink.on_next(Message("a", 2, 1, delivery=Delivery(ledger, 2)))
         sink.on_completed()
         await sink.wait_closed()
 
