@@ -123,7 +123,7 @@ def buffer_toggle(
 
     Marbles::
 
-        source              -a-b-c-d-e-|
+        source              -a-bc|
         other               --o|
         (other, 4 s)        ------(x|)          x=[b, c]
 
