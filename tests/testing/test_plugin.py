@@ -127,6 +127,22 @@ def test_a_wrong_marker_is_an_error(run, marker):
     result.assert_outcomes(errors=1)
 
 
+def test_a_task_that_fails_unseen_fails_the_test(run):
+    result = run("""
+        import asyncio, gc
+
+        async def fail():
+            raise LookupError("unseen")
+
+        def test_it(marbles):
+            marbles.scheduler.loop.create_task(fail())
+            marbles.scheduler.advance_to(1.0)
+            gc.collect()
+    """)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*LookupError: unseen"])
+
+
 def test_timers_are_virtual_while_a_test_runs(run):
     run("""
         import reactivex, threading

@@ -60,6 +60,14 @@ def test_timers_of_reactivex_need_no_scheduler_in_a_coroutine(marbles):
     assert marbles.run(noted(marbles, source)) == [(5, "b")]
 
 
+def test_broker_and_disk_may_have_a_frame_of_their_own(marbles):
+    broker = marbles.mqtt("a q1 : --a", frame="100ms")
+    sink = marbles.sink(disk="-=====", frame="100ms")
+    marbles.run(run_async(broker.from_mqtt("a"), sink, seconds=2, log=False))
+    assert sink.committed == "------^"
+    assert broker.acknowledged("a") == " 600ms ^"
+
+
 def test_what_is_done_at_a_time_is_done_in_a_run_too(marbles):
     seen = []
     marbles.at("2s", lambda: seen.append(marbles.scheduler.clock))
