@@ -8,8 +8,9 @@ background thread, so that one pipeline is always one thread.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from reactivex import ConnectableObservable, Observable, abc
 from reactivex.disposable import CompositeDisposable
@@ -267,11 +268,18 @@ class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[rep
         return Flow(made, label=self.label, operators=operators)
 
 
+_SELF: Final = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+
+
 def _fluent(make: Callable[..., Operator[Any, Any]]) -> Callable[..., Any]:
     @functools.wraps(make)
     def method(self: Flow[Any], *args: Any, **kwargs: Any) -> Any:
         return self.pipe(make(*args, **kwargs))
 
+    # A bound method drops its first parameter; without this it would be one of the function's.
+    taken = inspect.signature(make)
+    parameters = [_SELF, *taken.parameters.values()]
+    vars(method)["__signature__"] = taken.replace(parameters=parameters)
     return method
 
 

@@ -33,6 +33,12 @@ def test_every_operator_takes_what_reactivex_takes(name):
     assert ours[: len(theirs)] == list(theirs)
 
 
+def test_a_method_has_the_arguments_of_its_function():
+    flow = Flow(reactivex.never(), label="x")
+    for name, make in ops.OPERATORS.items():
+        assert inspect.signature(getattr(flow, name)) == inspect.signature(make)
+
+
 def test_an_operator_says_what_it_is():
     assert repr(ops.buffer_with_time_or_count(1.0, count=3)) == (
         "buffer_with_time_or_count(1.0, count=3)"
