@@ -30,17 +30,14 @@ def messages_in(item: Any) -> list[Message[Any]]:
     kind: Any = type(item)
     if kind is Message or kind is Batch:
         return [item] if kind is Message else item
-    if kind is tuple or kind is list:
-        if CARRIERS.isdisjoint(map(type, item)):
-            return []
-        return [message for part in item for message in messages_in(part)]
     if kind in _VALUED:
         return messages_in(item.value)
     if kind not in CARRIERS:
         return []
-    # Of a dict or a set all values are messages, or none is: `to_dict` and `to_set` make these.
-    values: list[Any] = list(item.values() if kind is dict else item)
-    return values if values and type(values[0]) is Message else []
+    parts: Any = item.values() if kind is dict else item
+    if CARRIERS.isdisjoint(map(type, parts)):
+        return []
+    return [message for part in parts for message in messages_in(part)]
 
 
 def enveloped(item: Any, result: Any) -> Any:
@@ -116,6 +113,9 @@ def by_payload(function: Callable[..., Any]) -> Callable[..., Any]:
 def _undelivered(item: Any) -> Any:
     kind: Any = type(item)
     if kind is Message:
+        payload = item.payload
+        if type(payload) in CARRIERS and (without := _undelivered(payload)) is not payload:
+            item = item.with_payload(without)
         return item if item.delivery is None else item.with_delivery(None)
     if all(message.delivery is None for message in messages_in(item)):
         return item

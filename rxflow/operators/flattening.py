@@ -19,6 +19,7 @@ from rxflow.message import Message
 from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
 from rxflow.operators.holding import outlast
 from rxflow.operators.operator import Made, Same
+from rxflow.operators.setting_aside import name_topic
 from rxflow.operators.spreading import Spread
 
 A = TypeVar("A")
@@ -200,6 +201,10 @@ class _Spreading(Observable[Any]):
         def on_next(result: Any) -> None:
             observer.on_next(enveloped(carrier, result))
 
+        def on_error(error: Exception) -> None:
+            name_topic(error, carrier)
+            observer.on_error(error)
+
         def on_completed() -> None:
             touched = whole.complete() if whole else ()
             observer.on_completed()
@@ -211,9 +216,7 @@ class _Spreading(Observable[Any]):
             nonlocal carrier, whole
             carrier = whole = None
 
-        running = self._stream.subscribe(
-            on_next, observer.on_error, on_completed, scheduler=scheduler
-        )
+        running = self._stream.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
 
         def drop() -> None:
             outlast(carrier, scheduler, let_go)

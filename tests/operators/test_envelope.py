@@ -5,9 +5,10 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 
 import pytest
+from reactivex import operators as rx
 from reactivex.notification import OnNext
 from reactivex.operators._timestamp import Timestamp
-from streams import Source
+from streams import Source, store
 
 from rxflow import operators as ops
 from rxflow.delivery import Delivery, Ledger
@@ -82,6 +83,25 @@ def test_a_sink_that_fails_over_a_row_fails_the_source():
     ledger = Ledger(lambda _: None, lambda: None, failures.append)
     Spread(Delivery(ledger, 1)).fail(error := OSError("full"))
     assert failures == [error]
+
+
+MAKING = {
+    "tuple": lambda message: (message, 1),
+    "list": lambda message: [message],
+    "dict, the message first": lambda message: {"message": message, "n": 1},
+    "dict, the message last": lambda message: {"n": 1, "message": message},
+    "tuple in a tuple": lambda message: (1, (2, message)),
+}
+
+
+@pytest.mark.parametrize("module", [ops, rx])
+@pytest.mark.parametrize("make", MAKING.values(), ids=MAKING)
+def test_of_what_a_map_made_with_messages_in_it_nothing_is_remembered(make, module):
+    source = Source()
+    source.pipe(module.map(make), ops.pairwise()).subscribe(lambda pair: store(pair[1]))
+    for packet_id in (1, 2, 3):
+        source.receive(packet_id)
+    assert source.settled() == [1, 2, 3]
 
 
 def test_the_future_of_a_stream_of_ours_holds_its_last_message_without_a_delivery():

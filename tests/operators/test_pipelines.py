@@ -187,6 +187,15 @@ def test_what_groups_hold_is_not_acknowledged_when_they_are_cut_off(end):
     assert source.settled() == ([1, 3] if end == "take" else [])
 
 
+@pytest.mark.parametrize("wrong", [lambda _: reactivex.throw(OSError("x")), lambda _: None])
+def test_the_error_of_a_stream_names_the_topic_of_its_message(wrong):
+    source, errors = Source("home/x"), []
+    source.pipe(ops.flat_map(wrong)).subscribe(on_error=errors.append)
+    source.receive(1)
+    assert errors[0].__notes__ == ["rxflow: while dealing with a message of topic home/x"]
+    assert source.settled() == []
+
+
 def test_a_stream_that_runs_within_a_group_when_that_is_cut_off_leaves_its_message_to_the_broker():
     source = Source()
     running = Running(
