@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from reactivex import operators as rx
 
-# For the types of what is not ours; what they are stands in the table. `as` says that they are
-# exported: mypy can't follow an `__all__` that is made of another's.
+# What is not ours. `as` says that a name is exported: mypy can't follow an `__all__` that is made
+# of another's.
 from reactivex.operators import (
     all as all,
     amb as amb,
@@ -181,49 +181,7 @@ from rxflow.operators.windows import (
     window_with_time_or_count as window_with_time_or_count,
 )
 
-_OURS: Final[tuple[Callable[..., Any], ...]] = (
-    average,
-    buffer_toggle,
-    buffer_with_count,
-    buffer_with_time,
-    buffer_with_time_or_count,
-    concat_map,
-    count,
-    decode_json,
-    do,
-    expand,
-    filter,
-    flat_map,
-    flat_map_indexed,
-    flat_map_latest,
-    group_by,
-    group_by_until,
-    map,
-    map_indexed,
-    merge,
-    pluck,
-    pluck_attr,
-    publish_value,
-    reduce,
-    ref_count,
-    replay,
-    scan,
-    share,
-    starmap,
-    starmap_indexed,
-    sum,
-    switch_map,
-    switch_map_indexed,
-    take_until,
-    take_until_with_time,
-    take_with_time,
-    time_interval,
-    timestamp,
-    window_toggle,
-    window_with_count,
-    window_with_time,
-    window_with_time_or_count,
-)
+_NAMES: Final = (*rx.__all__, "decode_json")
 
 _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     # What is compared, and what is a key.
@@ -258,8 +216,8 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
 
 
 def _table() -> dict[str, Callable[..., Operator[Any, Any]]]:
-    made: dict[str, Callable[..., Any]] = {name: getattr(rx, name) for name in rx.__all__}
-    made |= {make.__name__: make for make in _OURS}
+    imported = vars(rx) | globals()
+    made: dict[str, Callable[..., Any]] = {name: imported[name] for name in _NAMES}
     for change, names in _CHANGES:
         made |= {name: change(made[name]) for name in names.split()}
     return {name: labelled(name, checked(name, make)) for name, make in made.items()}

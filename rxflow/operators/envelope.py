@@ -110,14 +110,19 @@ def by_payload(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *items: function(*map(payload_of, items))
 
 
+def _is_live(item: Any) -> bool:
+    messages = messages_in(item)
+    return bool(messages) and any(message.delivery is not None for message in messages)
+
+
 def _undelivered(item: Any) -> Any:
     kind: Any = type(item)
     if kind is Message:
         payload = item.payload
-        if type(payload) in CARRIERS and (without := _undelivered(payload)) is not payload:
-            item = item.with_payload(without)
+        if type(payload) in CARRIERS and _is_live(payload):
+            item = item.with_payload(_undelivered(payload))
         return item if item.delivery is None else item.with_delivery(None)
-    if all(message.delivery is None for message in messages_in(item)):
+    if not _is_live(item):
         return item
     if kind is dict:
         return {key: bare(value) for key, value in item.items()}

@@ -1,8 +1,9 @@
 """Operators that cut a stream into streams.
 
 Written directly, with one timer and without a lock for each item, where reactivex feeds a `Subject`
-for each window: a tenth of the cost. A window holds nothing: what is subscribed to it may. Told to
-end, the last window completes, and what is held downstream of it comes through.
+for each window; what is left of the cost is mostly that of subscribing to each. A window holds
+nothing: what is subscribed to it may. Told to end, the last window completes, and what is held
+downstream of it comes through.
 """
 
 from __future__ import annotations

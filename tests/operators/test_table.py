@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 import reactivex
@@ -31,6 +33,23 @@ def test_every_operator_takes_what_reactivex_takes(name):
     theirs = inspect.signature(getattr(rx, name)).parameters
     ours = list(inspect.signature(getattr(ops, name)).parameters)
     assert ours[: len(theirs)] == list(theirs)
+
+
+def test_each_operator_of_ours_is_declared_once_and_is_the_one_that_is_exported():
+    families = (
+        importlib.import_module(f"{ops.__name__}.{one.name}") for one in iter_modules(ops.__path__)
+    )
+    ours = {}
+    for family in families:
+        for name in ops.OPERATORS.keys() & vars(family).keys():
+            made = vars(family)[name]
+            # What `comparing` has makes operators of operators, under the name of the one.
+            if made.__module__ == family.__name__ != "rxflow.operators.comparing":
+                assert name not in ours
+                ours[name] = made
+    assert "map" in ours
+    for name, made in ours.items():
+        assert inspect.unwrap(ops.OPERATORS[name]) is made
 
 
 def test_a_method_has_the_arguments_of_its_function():
