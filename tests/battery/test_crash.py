@@ -1,6 +1,7 @@
 """C5, C6, C10, C16: killed, stopped, and out of space, end to end on a real mosquitto."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -160,3 +161,19 @@ def assert_stored(argv, path, expected):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
+
+
+def test_the_example_of_the_page_says_that_nothing_is_lost(mosquitto, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    programs = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    for name, program in zip(("pipeline.py", "check.py"), programs, strict=True):
+        assert "mqtt://localhost:1883" in program
+        here = program.replace("mqtt://localhost:1883", mosquitto.url)
+        (tmp_path / name).write_text(here.replace("kills=20", "kills=2"))
+    check = [sys.executable, "check.py"]
+    run = subprocess.run(
+        check, cwd=tmp_path, capture_output=True, text=True, timeout=4 * PATIENCE, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("2 kills")
+    assert ", 0 lost, 0 duplicates, 0 unexpected, 0 out of order" in run.stdout
