@@ -12,6 +12,7 @@ from typing import Final
 from reactivex import Observer, abc
 
 from rxflow._client import Client, Settings
+from rxflow._settings import SILENCE
 from rxflow._standstill import Standstill
 from rxflow.delivery import Journal, Ledger
 from rxflow.errors import ConnectError, RxflowError, SinkError
@@ -87,6 +88,7 @@ class Source:
         self._connects = 0
         self._lost_at: float | None = None
         self._subscribing = 0
+        self._patience: asyncio.TimerHandle | None = None  # with a broker that owes a SUBACK
         self._strays = PerSecond(
             "{events} more messages set aside for their topic", level="WARNING"
         )
@@ -145,6 +147,7 @@ class Source:
 
     def _stop(self) -> None:
         self.has_ended = True
+        self._stop_waiting()
         if self.leave:
             self.leave.dispose()
         self._client.stop()
@@ -236,8 +239,26 @@ class Source:
             self._subscribing = self._client.subscribe(
                 self._subscription.filters, retained=not session_present
             )
+            self._await_answer(self.ledger.received + self.ledger.received0)
         if lost_at is not None and not session_present:
             self._report_gap(self._loop.time() - lost_at)
+
+    def _await_answer(self, received: int) -> None:
+        """Without SUBACK and without messages for as long, this connection is none."""
+        self._stop_waiting()
+        self._patience = self._loop.call_later(SILENCE, self._judge_silence, received)
+
+    def _judge_silence(self, before: int) -> None:
+        received = self.ledger.received + self.ledger.received0
+        if received > before or self.ledger.unsettled:  # it may lie unread behind messages
+            self._await_answer(received)
+        else:
+            self._client.lost(f"no answer to SUBSCRIBE within {SILENCE:g} s")
+
+    def _stop_waiting(self) -> None:
+        patience, self._patience = self._patience, None
+        if patience:
+            patience.cancel()
 
     def _report_gap(self, seconds: float) -> None:
         announce(
@@ -249,6 +270,7 @@ class Source:
     def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
         if mid != self._subscribing:
             return
+        self._stop_waiting()
         for (name, qos), code in zip(self._subscription.filters, reason_codes, strict=False):
             if code >= _REFUSED:
                 error = ConnectError(
@@ -277,6 +299,7 @@ class Source:
 
     def disconnected(self, reason: str) -> None:
         del reason  # the client logs it
+        self._stop_waiting()
         self._lost_at = self._loop.time()
 
     def failed(self, error: RxflowError) -> None:

@@ -240,6 +240,40 @@ def test_output_that_a_lost_connection_left_unsent_is_sent_on_the_next():
     assert (report.stored, set(sizes)) == (20, {500_005})
 
 
+def test_a_broker_that_never_answers_subscribe_is_left_for_another_attempt(monkeypatch):
+    monkeypatch.setattr("rxflow._source.SILENCE", 0.3)
+
+    def silent(conversation):
+        conversation.accept()
+        conversation.expect(SUBSCRIBE)
+        conversation.read_to_end()
+
+    lines = []
+    with ScriptedBroker(silent, serve(publish("a"))) as broker:
+        number = logger.add(lines.append, level="WARNING", format="{message}")
+        report = run(from_mqtt(broker.url, "a").pipe(ops.take(1)), reactivex.Observer())
+        logger.remove(number)
+    assert report.received == 1
+    assert "no answer to SUBSCRIBE within 0.3 s" in lines[0]
+
+
+def test_messages_before_the_answer_to_subscribe_are_sign_enough(monkeypatch):
+    monkeypatch.setattr("rxflow._source.SILENCE", 0.2)
+
+    def talkative(conversation):
+        conversation.accept()
+        _, body = conversation.expect(SUBSCRIBE)
+        for number in range(1, 8):
+            time.sleep(0.1)
+            conversation.send(publish("a", b"%d" % number, 1, number))
+        conversation.send(packet(0x90, body[:2] + b"\1"))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(talkative) as broker:
+        report = quiet(from_mqtt(broker.url, "a").pipe(ops.take(7)), reactivex.Observer())
+    assert report.received == 7
+
+
 def test_an_answer_that_makes_no_sense_ends_the_connection_and_the_next_one_serves():
     def script(conversation):
         conversation.accept()
