@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _FRAME: Final = 64 * 1024
+_UNSENT: Final = 2 * _FRAME  # of a server that pings and does not read
 _SERVER_ERROR: Final = 500
 
 
@@ -106,6 +107,8 @@ class WebSocket:
             if isinstance(event, BytesMessage):
                 self._read += event.data
             elif isinstance(event, Ping):
+                if len(self._raw) > _UNSENT:
+                    continue  # not every ping must be answered [RFC 6455, 5.5.3]
                 self._raw += self._connection.send(event.response())
                 with contextlib.suppress(*_BLOCKED):
                     self._flush()

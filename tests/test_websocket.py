@@ -109,6 +109,16 @@ def test_a_ping_that_can_not_be_answered_yet_disturbs_nothing():
     assert stream.got == b"ponga"
 
 
+def test_pings_of_a_server_that_reads_nothing_take_no_memory():
+    stream, socket = connected()
+    stream.room = 0
+    for _ in range(10_000):
+        stream.say(Ping(b"x" * 125))
+    stream.say(BytesMessage(data=b"mqtt"))
+    assert socket.recv(10_000_000) == b"mqtt"
+    assert len(socket._raw) < 200_000
+
+
 def test_a_text_frame_ends_the_connection():
     stream, socket = connected()
     stream.say(TextMessage(data="x"))
