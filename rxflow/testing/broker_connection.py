@@ -72,6 +72,7 @@ class Connection:
         self._out = bytearray()
         self._received2: set[int] = set()  # packet ids of QoS 2 from the client, until PUBREL
         sock.settimeout(0)
+        loop.resources.callback(sock.close)
         loop.add_reader(sock, self._readable)
 
     def close(self) -> None:

@@ -118,10 +118,11 @@ class DiagramBroker:
         self._connections: list[Connection] = []
         self._left: list[Connection] = []  # of earlier checks, which still say goodbye
         folder = tempfile.mkdtemp(prefix="rxflow-")
-        loop.at_finish.callback(shutil.rmtree, folder)
+        loop.resources.callback(shutil.rmtree, folder)
         self._path = str(Path(folder, "broker"))
         self.url = f"mqtt+unix://{quote(self._path)}"
         self._listener = socket.socket(socket.AF_UNIX)
+        loop.resources.callback(self._listener.close)
         loop.at_finish.callback(self._close)
         self._listener.settimeout(0)
         self._listener.bind(self._path)

@@ -146,6 +146,9 @@ class DiskFile(DurableFile):
         super().__init__(path, ARRAY, "append", None)
         self._disk = disk
 
+    def __del__(self) -> None:
+        self.close()  # of a sink whose loop nobody closed
+
     def _write(self, content: bytes) -> None:
         self._disk.wait()  # in place, this blocks; the worker comes when it is free
         if not self._disk.is_full:
@@ -206,7 +209,7 @@ class DiagramSink(FileSink):
     ) -> None:
         self.disk = Disk(loop.scheduler, text, frame)
         folder = tempfile.mkdtemp(prefix="rxflow-", dir=_MEMORY if _MEMORY.is_dir() else None)
-        loop.at_finish.callback(shutil.rmtree, folder)
+        loop.resources.callback(shutil.rmtree, folder)
         loop.at_finish.callback(self._close_quietly)
         super().__init__(DiskFile(Path(folder, "sink.json"), self.disk), rejected)
         self._group = _Group(DiskWorker(self.disk, loop.scheduler), self._group)

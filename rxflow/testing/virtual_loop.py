@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from contextvars import Context
@@ -47,6 +48,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         scheduler: The same.
         surroundings: What rxflow finds here instead of threads, dice and the date.
         at_finish: Closes with the loop what is put into it.
+        resources: The same, but also if nobody closes the loop; nothing in it may refer to the
+            loop, which else would live for ever.
     """
 
     def __init__(self, scheduler: VirtualScheduler | None = None) -> None:
@@ -54,7 +57,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._raised: list[BaseException] = []
         self._is_finished = False
         self.at_finish = contextlib.ExitStack()
+        self.resources = contextlib.ExitStack()
         super().__init__(_Selector(self._move_on))
+        own: Any = self
+        for sock in (own._ssock, own._csock):  # noqa: SLF001 (else the collector may be first)
+            self.resources.callback(sock.close)
+        self._closing = weakref.finalize(self, self.resources.close)
         self.scheduler = scheduler or VirtualScheduler(self)
         self.surroundings = VirtualSurroundings(self.scheduler)
         self.set_exception_handler(self._unhandled)
@@ -175,7 +183,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._is_finished:
             return
         self._is_finished = True
-        with contextlib.closing(self), self.at_finish:
+        with self.resources, contextlib.closing(self), self.at_finish:
             while tasks := asyncio.all_tasks(self):
                 for task in tasks:
                     task.cancel()
@@ -185,10 +193,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._raise()
 
     def __del__(self) -> None:
-        # A test need not close its loop; nothing can run here any more.
-        if not self.is_closed() and not self.is_running():
-            with contextlib.closing(self), self.at_finish:
-                self._is_finished = True
+        """A test need not close its loop: `resources` are closed by now."""
 
 
 def _hand_on(done: asyncio.Future[T], task: asyncio.Task[T]) -> None:

@@ -15,7 +15,7 @@ from rxflow import RxflowWarning, run_async
 from rxflow import operators as ops
 from rxflow._client import Client
 from rxflow._source import Source
-from rxflow.delivery import Ledger
+from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
 from rxflow.sinks.group import Commit, GroupCommit
 from rxflow.testing.marbles import Marbles
@@ -269,7 +269,7 @@ def subscribing_once(self, *, session_present):
 
 
 def open_anyway(self, packet_id, *_, **__):
-    return self.open(packet_id)
+    return Delivery(self, packet_id + QOS2)
 
 
 def message(**wrong):

@@ -1,6 +1,7 @@
 """`Marbles.run`: a user's own coroutine in the virtual time of its diagrams."""
 
 import asyncio
+import gc
 
 import pytest
 import reactivex
@@ -140,12 +141,17 @@ def test_a_task_that_fails_unseen_fails_the_test():
         marbles.run(main())
 
 
-def test_without_a_with_the_loop_closes_itself():
+def test_without_a_with_nothing_stays_behind():
     marbles = Marbles()
     assert marbles.run(asyncio.sleep(1, "slept")) == "slept"
-    sink = marbles.sink()
-    marbles.run(run_async(marbles.hot("-a|"), sink, log=False))
-    assert sink.stored == ["a"]
+    broker, sink, unused = marbles.mqtt("a q1 : -a"), marbles.sink(), marbles.sink()
+    unused.open()
+    marbles.run(run_async(broker.from_mqtt("a"), sink, seconds=3, log=False))
+    assert (sink.stored, broker.acknowledged("a")) == (["a"], "-^")
+    folders = [sink.path.parent, unused.path.parent]
+    del marbles, broker, sink, unused
+    gc.collect()
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_keep_alive_goes_by_virtual_time(marbles, monkeypatch):

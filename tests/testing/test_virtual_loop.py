@@ -302,10 +302,28 @@ def test_an_error_in_the_block_is_not_hidden_by_that_of_a_callback():
         raise LookupError
 
 
-def test_a_loop_that_nobody_closes_closes_itself():
-    scheduler = VirtualScheduler()
+class OlderThanItsSockets(VirtualLoop):
+    """The collector finalizes the younger generation first."""
+
+    def __init__(self):
+        gc.collect(0)
+        super().__init__()
+
+
+@pytest.mark.parametrize("kind", [VirtualLoop, OlderThanItsSockets])
+def test_a_loop_that_nobody_closes_lets_go_of_what_it_has(kind):
+    loop, closed = kind(), []
+    loop.resources.callback(closed.append, 1)
+    loop.scheduler.advance_to(1.0)
+    del loop
+    gc.collect()
+    assert closed == [1]
+
+
+def test_a_loop_that_is_closed_lets_go_once():
     closed = []
-    scheduler.loop.at_finish.callback(closed.append, 1)
-    del scheduler
+    with VirtualLoop() as loop:
+        loop.resources.callback(closed.append, 1)
+    del loop
     gc.collect()
     assert closed == [1]
