@@ -36,8 +36,9 @@ from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds
 from rxflow.testing.marks import Marks
 from rxflow.testing.notation import parse
 from rxflow.testing.rendering import Row
-from rxflow.testing.virtual_loop import Inline, VirtualLoop
+from rxflow.testing.virtual_loop import VirtualLoop
 from rxflow.testing.virtual_scheduler import SECOND, VirtualScheduler
+from rxflow.testing.virtual_surroundings import Inline
 
 T = TypeVar("T")
 

@@ -13,19 +13,18 @@ import contextlib
 import selectors
 import weakref
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from reactivex.scheduler import TimeoutScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxflow._heartbeat import Beating
-from rxflow._surroundings import Surroundings
 from rxflow.testing.virtual_scheduler import SECOND, Phase, VirtualScheduler
+from rxflow.testing.virtual_surroundings import VirtualSurroundings, inline
 
 T = TypeVar("T")
 
@@ -147,7 +146,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Future[T]:
         """Call it at once, on this thread, but off the loop as a thread of its own would be."""
         self._check_open()
-        return asyncio.wrap_future(_executor(executor).submit(func, *args), loop=self)
+        return asyncio.wrap_future(inline(executor).submit(func, *args), loop=self)
 
     def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception") or RuntimeError(context["message"])
@@ -248,78 +247,7 @@ class _Selector(selectors.DefaultSelector):
         return ready
 
 
-class Inline(Executor):
-    """Runs what is submitted at once, on the thread that submits it, but off its loop."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-        try:
-            with _off_the_loop():
-                future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 (handed to whoever waits)
-            future.set_exception(error)
-        return future
-
-
-_INLINE: Final = Inline()
-
-
-def _executor(executor: Executor | None) -> Executor:
-    """One that knows virtual time stays; every other would start a thread."""
-    return executor if isinstance(executor, Inline) else _INLINE
-
-
-class VirtualSurroundings(Surroundings):
-    """What rxflow finds on a virtual loop.
-
-    Attributes:
-        dice: Chooses the wait before a client's next attempt, as `Surroundings.jittered` does; by
-            default the longest: 1, 2, 4 ... 60 s.
-    """
-
-    def __init__(self, scheduler: VirtualScheduler) -> None:
-        self._scheduler = scheduler
-        self.dice: Callable[[float, str], float] = _longest
-
-    def utc(self) -> datetime:
-        return self._scheduler.now
-
-    def jittered(self, longest: float, host: str) -> float:
-        return self.dice(longest, host)
-
-    def start(self, work: Callable[[], object], name: str) -> None:
-        del name
-        with _off_the_loop():
-            work()
-
-    def worker(self, name: str) -> Executor:
-        del name
-        return _INLINE
-
-    def watch(self, link: Beating) -> None:
-        """Nothing blocks this loop: its time stands still meanwhile."""
-
-    def forget(self, link: Beating) -> None:
-        """It was not watched."""
-
-
-def _longest(longest: float, host: str) -> float:
-    del host
-    return longest
-
-
 # -- what the process has one of -------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _off_the_loop() -> Generator[None]:
-    """As on a thread of its own, where no loop runs."""
-    loop = asyncio._get_running_loop()  # noqa: SLF001 (asyncio exports it for makers of loops)
-    asyncio._set_running_loop(None)  # noqa: SLF001
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(loop)  # noqa: SLF001
 
 
 @contextlib.contextmanager
