@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import Future
 
 import pytest
 import reactivex
 from reactivex import never, timer
 from reactivex.testing import TestScheduler
-from streams import Source, store
+from streams import Source, envelope_of, store
 
 from rxflow import operators as ops
+from rxflow.message import Message
 from rxflow.operators.scope import Scope, within
 
 
@@ -185,6 +187,38 @@ def test_what_groups_hold_is_not_acknowledged_when_they_are_cut_off(end):
     running.clock.advance_to(9)
     assert running.got == ([[1, 3]] if end == "take" else [])
     assert source.settled() == ([1, 3] if end == "take" else [])
+
+
+def test_what_a_future_brings_travels_in_the_envelope_of_its_message():
+    source, future, held = Source(), Future(), []
+    source.pipe(ops.flat_map(lambda _: future)).subscribe(held.append)
+    source.receive(1)
+    assert (held, source.settled()) == ([], [])
+    future.set_result("late")
+    assert [(m.payload, envelope_of(m)) for m in held] == [("late", source.envelopes[1])]
+    store(held.pop())
+    assert source.settled() == [1]
+
+
+def test_of_a_message_without_a_delivery_the_results_travel_in_its_envelope():
+    made = []
+    reactivex.of(Message("t", b"ab")).pipe(ops.flat_map(lambda m: m.payload)).subscribe(made.append)
+    assert made == [Message("t", 97), Message("t", 98)]
+
+
+@pytest.mark.parametrize("end", ["complete", "fail"])
+@pytest.mark.parametrize(
+    "make",
+    [ops.window_with_count(9), ops.window_with_time(9.0), ops.window_with_time_or_count(9.0, 9)],
+)
+def test_a_window_that_has_ended_tells_that_to_whoever_comes_later(make, end):
+    source, windows, got = reactivex.Subject(), [], []
+    source.pipe(make).subscribe(windows.append, lambda _: None, scheduler=TestScheduler())
+    source.on_completed() if end == "complete" else source.on_error(OSError("x"))
+    windows[0].subscribe(
+        got.append, lambda error: got.append(type(error)), lambda: got.append("end")
+    )
+    assert got == ["end" if end == "complete" else OSError]
 
 
 @pytest.mark.parametrize("wrong", [lambda _: reactivex.throw(OSError("x")), lambda _: None])
