@@ -1,11 +1,12 @@
 """A broker's side of QoS 2, and a sink that is ended between any two steps, many times over.
 
-    python qos2_crashes.py FOLDER PAIRS [CONTROL]
+    python qos2_crashes.py FOLDER PAIRS [CONTROL | rotate]
 
 It prints one JSON line: how many trials, and what each of those that went wrong had in its file. A
 trial is a forked child that is ended at one step, a second at another, and a third that goes on to
 the end. Packet ids are few, so each is used again and again, and every message has the same digest:
-what tells an old message from a new one is the journal alone.
+what tells an old message from a new one is the journal alone. With `rotate` each child begins a new
+file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rxflow.message import Message
 from rxflow.sinks.durable import DurableFile
 from rxflow.sinks.inflight import Inflight
 
+IS_ROTATING = sys.argv[3:] == ["rotate"]
 MESSAGES = 5
 PACKET_IDS = 2
 STEPS = ("pwrite", "fdatasync", "fsync", "rename", "ftruncate", "unlink")
@@ -130,7 +132,7 @@ async def receive(path, connection, step):  # noqa: C901 (one conversation)
         done.set_exception,
         complete,
     )
-    sink = JsonSink(path)
+    sink = JsonSink(path, existing="rotate" if IS_ROTATING else "append")
     sink.open()
     ledger.keep(sink, "session")
     ledger.connected(session_present=True)
@@ -168,7 +170,7 @@ async def receive(path, connection, step):  # noqa: C901 (one conversation)
 def trial(folder, points):
     """The rows of the file after a crash at each of these points, and how many crashes came."""
     path = Path(folder) / "rows.json"
-    for file in path.parent.glob("rows.json*"):
+    for file in path.parent.glob("rows*"):
         file.unlink()
     sender = Sender()
     crashes = 0
@@ -185,7 +187,8 @@ def trial(folder, points):
         crashes += not serve(sender, ours, child)
         if sender.is_done:
             break
-    return json.loads(path.read_bytes()), crashes
+    rotated = sorted(path.parent.glob("rows-*.json"), key=lambda file: file.stem[-6:])
+    return [row for file in (*rotated, path) for row in json.loads(file.read_bytes())], crashes
 
 
 def without(control):

@@ -9,16 +9,20 @@ import pytest
 from battery.sizes import FULL, only_in_full
 
 CRASHES = Path(__file__).with_name("qos2_crashes.py")
-PAIRS = 10_000 if FULL else 60
+PAIRS = 10_000 if FULL else 40
 
 
 def trials(folder, pairs, *control):
     command = [sys.executable, str(CRASHES), str(folder), str(pairs), *control]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=1500).stdout
+    )
 
 
-def test_a_row_is_in_the_file_once_whatever_two_steps_are_interrupted(tmp_path):
-    outcome = trials(tmp_path, PAIRS)
+@pytest.mark.parametrize("existing", ["append", "rotate"])
+def test_a_row_is_in_the_file_once_whatever_two_steps_are_interrupted(tmp_path, existing):
+    outcome = trials(tmp_path, PAIRS, *([] if existing == "append" else ["rotate"]))
+    sys.stdout.write(f"{existing}: {outcome}\n")
     assert outcome["points"] > 50
     assert outcome["wrong"] == []
 
