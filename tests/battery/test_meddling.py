@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,17 @@ def test_when_the_sink_fails_nothing_more_is_acknowledged_and_a_restart_resumes(
         asyncio.run(until_over(source(broker.url), JsonSink(path), is_over))
     assert answered == [2, 3]
     assert json.loads(path.read_bytes()) == expected
+
+
+def test_a_second_run_of_one_file_is_refused_before_it_takes_the_session_over(tmp_path):
+    path = tmp_path / "rows.json"
+    with JsonSink(path), socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(SinkError, match="locked"):
+            run(from_mqtt(url, "a"), JsonSink(path), seconds=5, log=False)
+        listener.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            listener.accept()
 
 
 def test_a_sink_that_goes_on_after_a_failure_is_found_out(tmp_path, monkeypatch):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -329,6 +332,29 @@ def test_a_frozen_broker_is_noticed_within_two_keep_alives(mosquitto, tmp_path, 
             await until(lambda: set(publisher.acknowledged) <= set(numbers(path)), "lost")
 
     asyncio.run(main(numbered(mosquitto.url, rate=300)))
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_pipeline_that_was_itself_suspended_loses_nothing(mosquitto, tmp_path, qos):
+    path = tmp_path / "rows.json"
+    options = ("--qos", str(qos), "--keep-alive", "1")
+    with numbered(mosquitto.url, qos=qos, rate=20) as publisher:
+        process = subprocess.Popen([sys.executable, str(PIPELINE), mosquitto.url, path, *options])
+        try:
+            asyncio.run(until(lambda: numbers(path), "no beginning"))
+            publisher.rate = 500
+            process.send_signal(signal.SIGSTOP)
+            asyncio.run(until(lambda: "exceeded timeout" in mosquitto.log))
+            process.send_signal(signal.SIGCONT)
+            publisher.stop()
+            first = numbers(path)[0]
+            sent = {number for number in publisher.acknowledged if number >= first}
+            asyncio.run(until(lambda: sent <= set(numbers(path)), "lost"))
+        finally:
+            process.kill()
+            process.wait()
+    if qos == 2:
+        assert len(numbers(path)) == len(sent)
 
 
 @only_in_full
