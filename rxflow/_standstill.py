@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from datetime import datetime
 from typing import Any, Final
 
 from rxflow.delivery import Ledger
@@ -39,7 +38,9 @@ class Standstill:
             self._state, self._since, self._is_told = state, now, False
         elif not self._is_told and now - self._since >= STILL:
             self._is_told = True
-            return self._text(now - self._since)
+            gc.collect()  # what nobody holds but a cycle of references is let go by that
+            if not ledger.settled:
+                return self._text(now - self._since)
         return None
 
     def _text(self, seconds: float) -> str:
@@ -61,8 +62,8 @@ class Standstill:
         """
         messages: list[Message[Any]] = [o for o in gc.get_objects() if type(o) is Message]
         held = [message for message in messages if self._ledger.holds(message.delivery)]
-        return min(held, key=_received_at, default=None)
+        return min(held, key=_number, default=None)
 
 
-def _received_at(message: Message[Any]) -> datetime:
-    return message.received_at
+def _number(message: Message[Any]) -> int:
+    return getattr(message.delivery, "number", 0)

@@ -565,7 +565,7 @@ def test_a_program_may_end_right_behind_a_bare_subscribe():
     reactivex.of(1, 2).subscribe(MqttSink(sys.argv[1], topic="a"))
     """
     with ScriptedBroker(serving(2)) as broker:
-        command = [sys.executable, "-X", "dev", "-W", "error", "-c", dedent(program), broker.url]
+        command = [sys.executable, "-W", "error", "-c", dedent(program), broker.url]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
 

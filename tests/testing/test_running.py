@@ -6,8 +6,8 @@ import gc
 import pytest
 import reactivex
 
+from rxflow import ConnectError, run_async
 from rxflow import operators as ops
-from rxflow import run_async
 from rxflow._wire import Wire
 from rxflow.testing import DiagramError, Marbles
 
@@ -172,3 +172,37 @@ def test_a_stream_that_stands_still_says_so_after_five_virtual_seconds(marbles):
     source = broker.from_mqtt("a").pipe(ops.delay(20))
     with pytest.warns(Warning, match="standing still for 5 s.*received at 00:00:01 UTC"):
         marbles.run(run_async(source, reactivex.Observer(), seconds=10, log=False))
+
+
+def test_what_only_a_cycle_of_references_holds_is_acknowledged_after_five_seconds(marbles):
+    broker = marbles.mqtt("a q1 : -a")
+    source = broker.from_mqtt("a").pipe(
+        ops.flat_map(lambda m: reactivex.of(m).pipe(ops.delay(1), ops.retry(2)))
+    )
+    gc.disable()
+    try:
+        marbles.run(run_async(source, reactivex.Observer(), seconds=10, log=False))
+    finally:
+        gc.enable()
+    assert broker.acknowledgements[0].at <= 8
+
+
+SHORT = """
+    a q1        : -------------------a-
+    $connection : ^-!^-!^-!^-!^--------
+"""
+
+
+@pytest.mark.filterwarnings("ignore::rxflow.RxflowWarning")
+def test_a_broker_in_a_restart_loop_is_no_takeover_on_mqtt_5(marbles):
+    broker = marbles.mqtt(SHORT)
+    source = broker.from_mqtt("a", version="5")
+    report = marbles.run(run_async(source, reactivex.Observer(), seconds=30, log=False))
+    assert report.received == 1
+
+
+@pytest.mark.filterwarnings("ignore::rxflow.RxflowWarning")
+def test_on_mqtt_3_three_short_connections_are_taken_for_a_takeover(marbles):
+    source = marbles.mqtt(SHORT).from_mqtt("a", version="3.1.1")
+    with pytest.raises(ConnectError, match="another client with the id"):
+        marbles.run(run_async(source, reactivex.Observer(), seconds=30, log=False))
