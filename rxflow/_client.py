@@ -218,7 +218,8 @@ class Client:
     def _lost_after(self, seconds: float, attempt: int, reason: str) -> int:
         """Count connections that are closed as soon as they stand, with nothing received.
 
-        MQTT 5 says when another client took the session over; 3.1.1 just closes, so this is for it.
+        MQTT 5 can say that another client took the session over; mosquitto 2.0.11 just closes, as
+        every broker does on 3.1.1.
 
         Returns:
             The number of the next attempt: a connection that lasted begins anew.
@@ -228,7 +229,7 @@ class Client:
         """
         has_received = self.ledger.received + self.ledger.received0 > self._received_before
         is_cut = reason == CLOSED and seconds < _SHORT and not has_received
-        if not is_cut or not self.settings.is_durable or self._version == 5:  # noqa: PLR2004
+        if not is_cut or not self.settings.is_durable:
             self._cut_short = 0
             return 0
         self._cut_short += 1

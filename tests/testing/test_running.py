@@ -187,22 +187,13 @@ def test_what_only_a_cycle_of_references_holds_is_acknowledged_after_five_second
     assert broker.acknowledgements[0].at <= 8
 
 
-SHORT = """
-    a q1        : -------------------a-
-    $connection : ^-!^-!^-!^-!^--------
-"""
-
-
 @pytest.mark.filterwarnings("ignore::rxflow.RxflowWarning")
-def test_a_broker_in_a_restart_loop_is_no_takeover_on_mqtt_5(marbles):
-    broker = marbles.mqtt(SHORT)
-    source = broker.from_mqtt("a", version="5")
-    report = marbles.run(run_async(source, reactivex.Observer(), seconds=30, log=False))
-    assert report.received == 1
-
-
-@pytest.mark.filterwarnings("ignore::rxflow.RxflowWarning")
-def test_on_mqtt_3_three_short_connections_are_taken_for_a_takeover(marbles):
-    source = marbles.mqtt(SHORT).from_mqtt("a", version="3.1.1")
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_three_short_connections_in_a_row_are_taken_for_a_takeover(marbles, version):
+    broker = marbles.mqtt("""
+        a q1        : -------------------a-
+        $connection : ^-!^-!^-!^-!^--------
+    """)
+    source = broker.from_mqtt("a", version=version)
     with pytest.raises(ConnectError, match="another client with the id"):
         marbles.run(run_async(source, reactivex.Observer(), seconds=30, log=False))
