@@ -28,6 +28,7 @@ from rxflow.sinks import item
 _HIGH: Final = 1024 * 1024
 _IN_FLIGHT: Final = 1000
 _HEADER: Final = 10  # of a PUBLISH: type and length, of the topic too, packet id, no properties
+_ONE_DAY: Final = 86_400
 _MOST_WAITING: Final = 100_000
 
 
@@ -280,7 +281,9 @@ class MqttSink(abc.ObserverBase[Any]):
             return
         self._connecting.warn_of_plain_password(is_program=self.is_program)
         settings = self._connecting.settings(
-            self._connecting.client_id, is_durable=self._connecting.client_id is not None
+            self._connecting.client_id,
+            is_durable=self._connecting.client_id is not None,
+            session_expiry=_ONE_DAY,
         )
         ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
         self._client = Client(settings, self, ledger, lambda _: None, self._loop)
@@ -392,8 +395,18 @@ class MqttSink(abc.ObserverBase[Any]):
     # -- what the client says -------------------------------------------------------------------
 
     def connected(self, *, session_present: bool) -> None:
-        del session_present
+        if not session_present and self._connecting.client_id is not None:
+            self._send_anew()
         self._publish_waiting()
+
+    def _send_anew(self) -> None:
+        """The broker forgot a session that should have lasted, and what it had of QoS 2 with it.
+
+        paho would only release that [MQTT-4.3.3-4], and the broker say that it is done: lost.
+        """
+        forgotten = [mid for mid, outgoing in self._sent.items() if outgoing.qos == 2]  # noqa: PLR2004
+        for mid in reversed(forgotten):
+            self._waiting.appendleft(self._sent.pop(mid))
 
     def published(self, mid: int, error: str | None) -> None:
         outgoing = self._sent.pop(mid, None)

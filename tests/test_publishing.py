@@ -371,6 +371,31 @@ def test_what_was_never_written_of_qos_0_waits_for_the_next_connection():
     assert list(sink._sent) == [1, 3, 5]
 
 
+def test_what_a_broker_forgot_before_its_release_is_published_again():
+    published = []
+
+    def forgets(conversation):
+        conversation.accept()
+        conversation.expect(PUBLISH)
+        conversation.send(packet(PUBREC, b"\0\1"))
+        conversation.expect(PUBREL)
+
+    def serves(conversation):
+        conversation.accept(session_present=False)
+        while (first := conversation.read())[0] != DISCONNECT:
+            kind, body = first
+            if kind & 0xF0 == PUBLISH:
+                published.append(body[5:])
+                conversation.send(packet(PUBREC, body[3:5]))
+            elif kind & 0xF0 == PUBREL:
+                conversation.send(packet(PUBCOMP, body[:2]))
+
+    with ScriptedBroker(forgets, serves) as broker:
+        sink = MqttSink(broker.url, topic="a", qos=2, client_id="me")
+        reactivex.of(b"1").subscribe(sink)
+    assert published == [b"1"]
+
+
 def test_nothing_is_lost_from_source_to_republish_over_a_restart_of_the_broker(mosquitto):
     count, got, halfway = 600, [], threading.Event()
 

@@ -71,6 +71,14 @@ class Life:
     def last_words(self) -> str:
         return self.path.with_name(f"{self.path.name}.said").read_text()[-2000:]
 
+    def lack(self, acknowledged: set[int]) -> str:
+        """What is missing, and how it came to be."""
+        missing = sorted(acknowledged - self.rows.numbers)
+        return (
+            f"{self.path}: {len(missing)} from {missing[0]} to {missing[-1]}; read up to byte "
+            f"{self.rows.at} of {self.path.stat().st_size}; it said last: {self.last_words}"
+        )
+
     def sample(self, began: float) -> Sample:
         """What it takes just now, at a time counted from `began` by the monotonic clock."""
         assert self._process is not None
@@ -106,23 +114,24 @@ class GrowingRows:
         numbers: Those read since the last `forget`.
         count: How many rows with a number there were in all.
         again: How many of these had a number that was there already.
+        at: Up to which byte it is read.
     """
 
     def __init__(self, path: Path) -> None:
         self.numbers: set[int] = set()
         self.count = self.again = 0
         self._path = path
-        self._at = 0
+        self.at = 0
 
     def update(self) -> None:
         """Read on."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
-            if not self._at:
+            if not self.at:
                 assert file.read(2) in {b"[\n", b""}
-                self._at = 2
-            file.seek(self._at)
+                self.at = 2
+            file.seek(self.at)
             content = file.read()
         for line in content.splitlines(keepends=True):
             try:
@@ -131,7 +140,7 @@ class GrowingRows:
                 row = None
             if row is None:
                 return  # the end, or a commit that is just being written: read again
-            self._at += len(line)
+            self.at += len(line)
             if isinstance(row, dict):  # else it is of a flood
                 self.again += row["n"] in self.numbers
                 self.numbers.add(row["n"])
@@ -144,7 +153,7 @@ class GrowingRows:
     def check_end(self) -> None:
         """The whole file is an array, now that nobody writes it."""
         self.update()
-        assert self._path.read_bytes()[self._at :] == b"]\n"
+        assert self._path.read_bytes()[self.at :] == b"]\n"
 
 
 def until(is_so: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

@@ -161,7 +161,11 @@ class Watched:
         acknowledged = set(publisher.acknowledged)
         self._next += publisher.published
         for life in self.lives:
-            until(lambda at=life: at.check() or acknowledged <= at.rows.numbers, "lost")
+            try:
+                until(lambda at=life: at.check() or acknowledged <= at.rows.numbers, "lost")
+            except AssertionError as error:
+                error.add_note(life.lack(acknowledged))
+                raise
             assert max(life.rows.numbers) < self._next
         self.acknowledged += len(acknowledged)
         self.quiet.append(self.survivor.sample(self._began))
