@@ -102,6 +102,7 @@ def test_a_crash_between_two_steps_of_making_recovering_or_rotating_loses_no_row
     assert outcome["wrong"] == []
 
 
+@only_in_full
 def test_when_it_is_rotated_by_copying_a_crash_leaves_rows_twice(tmp_path):
     assert crashes(tmp_path, "copytruncate")["wrong"] != []
 

@@ -334,7 +334,8 @@ def test_a_frozen_broker_is_noticed_within_two_keep_alives(mosquitto, tmp_path, 
     asyncio.run(main(numbered(mosquitto.url, rate=300)))
 
 
-@pytest.mark.parametrize("qos", [1, 2] if FULL else [2])
+@only_in_full
+@pytest.mark.parametrize("qos", [1, 2])
 def test_a_pipeline_that_was_itself_suspended_loses_nothing(mosquitto, tmp_path, qos):
     path = tmp_path / "rows.json"
     options = ("--qos", str(qos), "--keep-alive", "1")
