@@ -20,7 +20,9 @@ demo: $(RUN)  # MQTT messages become a JSON file, for ten seconds
 	$(BIN)/rxflow demo
 
 test: $(DEV)  # all tests, with the coverage they must reach
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 crash: $(DEV)  # the whole battery of crashes, power cuts and failing disks, with its controls

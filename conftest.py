@@ -6,6 +6,7 @@ A page is one program, in an empty folder.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import MutableMapping
 from typing import Any
@@ -15,6 +16,10 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from rxflow.log import logger
+
+# Coverage has started this worker, and would start in all that its tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 # No test depends on speed. In a fresh clone the first text that Hypothesis draws costs it five
 # seconds of coverage, for its table of Unicode.

@@ -28,7 +28,7 @@ def test_every_operator_is_exported_and_a_method(name):
     assert vars(Flow)[name].__wrapped__ is ops.OPERATORS[name]
 
 
-@pytest.mark.parametrize("name", set(rx.__all__) - {"do"})
+@pytest.mark.parametrize("name", sorted({*rx.__all__} - {"do"}))
 def test_every_operator_takes_what_reactivex_takes(name):
     theirs = inspect.signature(getattr(rx, name)).parameters
     ours = list(inspect.signature(getattr(ops, name)).parameters)
