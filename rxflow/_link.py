@@ -173,7 +173,8 @@ class Link:
             return
         if wire.has_passed and self._wire is wire:
             self.passed(0)
-        self.settle()
+        if self.ledger.has_news or wire.unsent:
+            self.settle()
         if self._wire is not wire:
             return
         if wire.is_paused:

@@ -37,7 +37,9 @@ _TOPIC_COSTS: Final = 100  # bytes, besides its name
 
 CONNACK: Final = 0x20
 _PUBLISH: Final = 0x30
+_PUBACK: Final = 0x40
 _PUBREL: Final = 0x60
+_PUBCOMP: Final = 0x70
 _PINGRESP: Final = 0xD0
 
 
@@ -375,13 +377,15 @@ class Wire:
 
     def acknowledge(self, ready: list[int]) -> None:
         """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order."""
+        if max(ready) < QOS2:
+            self.send(_packets(_PUBACK, ready))
+            return
         words = [0x40020000 + p if p < QOS2 else 0x50020000 - QOS2 + p for p in ready]
         self.send(struct.pack(f"!{len(words)}I", *words))
 
     def complete(self, packet_ids: list[int]) -> None:
         """Append PUBCOMP for packet ids of QoS 2."""
-        words = [0x70020000 + packet_id for packet_id in packet_ids]
-        self.send(struct.pack(f"!{len(words)}I", *words))
+        self.send(_packets(_PUBCOMP, packet_ids))
 
     def ping(self) -> None:
         """Append a PINGREQ."""
@@ -426,3 +430,12 @@ class Wire:
         """As `flush`, from another thread: what goes wrong, the loop will see for itself."""
         with contextlib.suppress(OSError):
             self.flush()
+
+
+def _packets(kind: int, packet_ids: list[int]) -> bytearray:
+    """A packet of this kind for each packet id; without a loop, as there may be thousands."""
+    count = len(packet_ids)
+    ids = struct.pack(f"!{count}H", *packet_ids)
+    packets = bytearray(bytes([kind, 2, 0, 0]) * count)
+    packets[2::4], packets[3::4] = ids[::2], ids[1::2]
+    return packets

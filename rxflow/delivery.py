@@ -397,6 +397,11 @@ class Ledger:
         return self.opened - self._resolved
 
     @property
+    def has_news(self) -> bool:
+        """True if `settle` has something to do."""
+        return bool(self.settled or self._releasing)
+
+    @property
     def left(self) -> int:
         """Deliveries that are not stored and that no operator let go: left to the broker."""
         return self.received - self.stored - self.let_go

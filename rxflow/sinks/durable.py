@@ -13,7 +13,7 @@ from rxflow.errors import SinkError
 from rxflow.log import printable
 from rxflow.sinks.inflight import Claim, Inflight, part
 from rxflow.sinks.layout import Layout
-from rxflow.sinks.place import Place, explained, flush, write_all
+from rxflow.sinks.place import Place, explained, flush, identity, write_all
 from rxflow.sinks.tear import COMMIT_BYTES, Foreign, Repair, examine
 
 Existing = Literal["append", "refuse", "rotate"]
@@ -42,9 +42,11 @@ class DurableFile:
         self.is_open = False
         self._layout = layout
         self._existing: Existing = existing
+        self._shown = printable(path)
         self._mode = mode
         self._place: Place | None = None
         self._fd = -1
+        self._identity = (-1, -1)
         self._size = 0
         self._end = 0  # behind the last row
         self._is_sound = True
@@ -64,6 +66,7 @@ class DurableFile:
             else:
                 self._fd = fd
                 self._adopt(place)
+            self._identity = identity(self._fd)
         except BaseException:
             self.close()
             raise
@@ -77,16 +80,15 @@ class DurableFile:
 
     def _adopt(self, place: Place) -> None:
         """Go on with a file that is there already."""
-        shown = printable(self.path)
         if self._existing == "refuse":
-            text = f'{shown} is there already, and existing="refuse". Move it, or choose another.'
-            raise SinkError(text)
+            text = f'{self._shown} is there already, and existing="refuse".'
+            raise SinkError(f"{text} Move it, or choose another.")
         with explained(self.path, "read it"):
             found = os.fstat(self._fd)
             try:
                 repair = examine(self._fd, found.st_size, self._layout)
             except Foreign as error:
-                text = f"{shown} is left as it is: {error}. Move it, or choose another path."
+                text = f"{self._shown} is left as it is: {error}. Move it, or choose another path."
                 raise SinkError(text) from error
         self._size, self._end = found.st_size, repair.end
         if repair.is_needed:
@@ -169,23 +171,24 @@ class DurableFile:
             self._is_sound = False  # nothing is written any more, so they never will
 
     def _check(self) -> None:
-        shown = printable(self.path)
         place = self._place
         if not self.is_open or place is None:
-            raise SinkError(f"{shown} is closed. Make a new sink to write more.")
+            raise SinkError(f"{self._shown} is closed. Make a new sink to write more.")
         if not place.is_open:
-            text = f"{shown} was opened by the process that this one was forked from."
+            text = f"{self._shown} was opened by the process that this one was forked from."
             raise SinkError(f"{text} Make a sink of its own, with another path.")
         if not self._is_sound:
-            raise SinkError(f"{shown}: an earlier commit failed. Start again: opening recovers it.")
+            text = f"{self._shown}: an earlier commit failed."
+            raise SinkError(f"{text} Start again: opening recovers it.")
         with explained(self.path, "look at it"):
-            is_still = place.is_still(self._fd, self._size)
+            is_still = place.is_still(self._identity, self._size)
             is_locked = place.is_locked()
         if not is_still or not is_locked:
             self._is_sound = False
-            text = f"{shown} was removed, renamed or changed while it was being written."
+            text = f"{self._shown} was removed, renamed or changed while it was being written."
             if is_still:
-                text = f"{shown}: its lock was lost: {printable(self.path.name)}.lock was removed."
+                lock = f"{printable(self.path.name)}.lock"
+                text = f"{self._shown}: its lock was lost: {lock} was removed."
             raise SinkError(f"{text} Start again, and leave it alone while it is open.")
 
     def _write(self, content: bytes) -> None:

@@ -33,13 +33,14 @@ _QUICK: Final = 0.001  # seconds of a commit
 class Commit:
     """One commit on its way: its rows, the tokens behind them, and how it went."""
 
-    __slots__ = ("error", "is_done", "rows", "tokens")
+    __slots__ = ("error", "rows", "tokens", "under_way")
 
     def __init__(self, rows: list[bytes], tokens: list[Token | None]) -> None:
         self.rows = rows
         self.tokens = tokens
         self.error: SinkError | None = SinkError("the commit was interrupted")
-        self.is_done = threading.Event()
+        self.under_way = threading.Lock()  # held until it is done
+        self.under_way.acquire()
 
     def run(self, write: Write) -> None:
         """Write, and keep the error, if any, for the thread that settles this."""
@@ -53,7 +54,7 @@ class Commit:
         else:
             self.error = None
         finally:
-            self.is_done.set()
+            self.under_way.release()
 
     def acknowledge(self) -> None:
         """Mark every token as stored, let go of them, and only then wake their ledgers."""
@@ -179,7 +180,8 @@ class GroupCommit:
                 running = self._running
                 commit = None if running else self._take()
             if running:
-                running.is_done.wait()
+                with running.under_way:
+                    pass
                 self._settle(running)
             elif commit:
                 try:

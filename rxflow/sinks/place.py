@@ -12,8 +12,7 @@ import re
 import stat
 import sys
 import weakref
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -39,15 +38,30 @@ _ADVICE: Final = {
 _CHECK_DISK: Final = "Check the disk, then start again: opening the file recovers it."
 
 
-@contextmanager
-def explained(path: Path, doing: str) -> Generator[None]:
+class explained:  # noqa: N801 (as those of contextlib, whose generators cost each commit 5 us)
     """Turn what the system says into a `SinkError` that names the file and what to do."""
-    try:
-        yield
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, _CHECK_DISK)
-        text = f"{printable(path)}: cannot {doing}: {error.strerror or error}. {advice}"
-        raise SinkError(text) from error
+
+    __slots__ = ("_doing", "_path")
+
+    def __init__(self, path: Path, doing: str) -> None:
+        self._path = path
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        """Nothing is there to be opened."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            advice = _ADVICE.get(error.errno or 0, _CHECK_DISK)
+            said = error.strerror or error
+            text = f"{printable(self._path)}: cannot {self._doing}: {said}. {advice}"
+            raise SinkError(text) from error
+
+
+def identity(fd: int) -> tuple[int, int]:
+    """What no other file has while this one is open: its device, and its number there."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 class Place:
@@ -64,6 +78,7 @@ class Place:
     def __init__(self, path: Path, mode: int | None) -> None:
         self.path = path
         self.mode = mode
+        self._name, self._lock_name = path.name, f"{path.name}.lock"
         self._lock = self._folder = -1
         _places.add(self)
         with explained(path, "open its folder"):
@@ -71,13 +86,14 @@ class Place:
             self._folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._lock = self._locked()
+            self._lock_identity = identity(self._lock)
         except BaseException:
             self.close()
             raise
 
     def _locked(self) -> int:
         """Lock a file of its own that is never renamed: after a rename two would hold the lock."""
-        lock = self.path.with_name(f"{self.path.name}.lock")
+        lock = self.path.with_name(self._lock_name)
         with explained(lock, "open it"):
             flags = _OPEN | os.O_CREAT | os.O_NONBLOCK
             fd = os.open(lock.name, flags, 0o666, dir_fd=self._folder)
@@ -159,13 +175,22 @@ class Place:
 
     def is_locked(self) -> bool:
         """True if the lock's name still leads to the lock that is held."""
-        name = f"{self.path.name}.lock"
-        return _is_there(os.fstat(self._lock), name, self._folder)
+        return self._leads_to(self._lock_name, self._lock_identity) is not None
 
-    def is_still(self, fd: int, size: int) -> bool:
-        """True if the path still leads to the open file, and nobody changed its size."""
-        ours = os.fstat(fd)
-        return ours.st_size == size and _is_there(ours, self.path.name, self._folder)
+    def is_still(self, ours: tuple[int, int], size: int) -> bool:
+        """True if the path still leads to the file of this identity, and nobody changed its size.
+
+        One look by the path tells as much as a second by the descriptor: they are the same file.
+        """
+        found = self._leads_to(self._name, ours)
+        return found is not None and found.st_size == size
+
+    def _leads_to(self, name: str, ours: tuple[int, int]) -> os.stat_result | None:
+        try:
+            found = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return found if (found.st_dev, found.st_ino) == ours else None
 
     def keep_torn(self, cut: bytes, mode: int) -> Path:
         """Copy what recovery is about to cut off to a file beside; returns its path."""
@@ -241,15 +266,6 @@ def _check(path: Path, found: os.stat_result) -> None:
     else:
         return
     raise SinkError(f"{printable(path)} is {kind}. Choose a path of its own for the sink.")
-
-
-def _is_there(ours: os.stat_result, name: str, folder: int) -> bool:
-    """True if this name in the folder leads to the file that we have open."""
-    try:
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
 
 def write_all(fd: int, content: bytes, at: int) -> None:
