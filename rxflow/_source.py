@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reactivex import Observer, abc
+from reactivex.observer import AutoDetachObserver
 
 from rxflow._client import Client, Settings
 from rxflow._settings import SILENCE
@@ -99,7 +100,7 @@ class Source:
         self.closed: asyncio.Future[None] = loop.create_future()
         self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
         self._standstill = Standstill(self.ledger)
-        self._client = Client(settings, self, self.ledger, observer.on_next, loop)
+        self._client = Client(settings, self, self.ledger, _unwrapped(observer), loop)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -329,6 +330,16 @@ class Source:
             return name
         self._strays.add("set aside: a message to {!r}, which nobody asked for", printable(name))
         return None
+
+
+def _unwrapped(observer: abc.ObserverBase[Message[bytes]]) -> Callable[[Message[bytes]], object]:
+    """Its `on_next`, without the wrapper of reactivex, which is a twentieth of a message's time.
+
+    The wrapper passes on nothing after the end or a dispose; a source stops by itself then.
+    """
+    if isinstance(observer, AutoDetachObserver):
+        return observer._on_next  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return observer.on_next
 
 
 def _ignore(_: object) -> None:

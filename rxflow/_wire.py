@@ -240,92 +240,93 @@ class Wire:
 
     def decode(self) -> None:  # noqa: C901, PLR0912, PLR0915 (the hot path: one loop, no calls)
         """Hand on every complete packet, until `max_pending` is reached."""
-        data, end, stop = self._data, len(self._data), self._at
+        data, end, at = self._data, len(self._data), self._at
         receiver, topics, largest = self._receiver, self._topics, self._max_packet_bytes
         ledger, limit, on_next = receiver.ledger, receiver.max_pending, receiver.on_next
         received_at = self._now()
         version5 = self._version5
         room = limit - ledger.unsettled
         known, qos, retain, duplicate = -1, 0, False, False
-        while not self.is_stopped:
-            at = stop
-            if end - at < 2:  # noqa: PLR2004 (a packet has two bytes at least)
-                break
-            first, length, start = data[at], data[at + 1], at + 2
-            if length > 127:  # noqa: PLR2004 (the continuation bit)
-                start, length = self._length(data, at + 1)
-                if not start:
+        properties: Properties | bytes = NONE
+        try:
+            while not self.is_stopped:
+                if end - at < 2:  # noqa: PLR2004 (a packet has two bytes at least)
                     break
-            if length > largest:
-                raise MalformedPacketError(
-                    f"a packet of {length} bytes; max_packet_bytes is {largest}"
-                )
-            stop = start + length
-            if stop > end:
-                self._missing = stop - end
-                break
-            if first != known:  # the same as the packet before, most often
-                if first & 0xF0 != _PUBLISH:
-                    self._at = stop
-                    self._other(first, data, at, stop)
-                    continue
-                known, qos = first, first >> 1 & 3
-                retain, duplicate = first & 1 == 1, first & 8 == 8  # noqa: PLR2004 (the DUP bit)
-            if qos:
-                if room <= 0:
-                    ledger.settle()
-                    room = limit - ledger.unsettled
-                    if room <= 0:
-                        self.is_paused = True
+                first, length, start = data[at], data[at + 1], at + 2
+                if length > 127:  # noqa: PLR2004 (the continuation bit)
+                    start, length = self._length(data, at + 1)
+                    if not start:
                         break
-                room -= 1
-            self._at = stop
-            rest = start + 2 + (data[start] << 8 | data[start + 1]) if length > 1 else stop + 1
-            packet_id = 0
-            after = rest
-            if qos:
-                after = rest + 2
-                packet_id = data[rest] << 8 | data[rest + 1] if after <= stop else 0
-                if not packet_id or qos == 3:  # noqa: PLR2004
-                    raise MalformedPacketError("a PUBLISH of QoS 3, or with packet id 0")
-            if after > stop:
-                raise MalformedPacketError("a PUBLISH shorter than its own topic")
-            properties: Properties | bytes = NONE
-            if version5:
-                if after < stop and data[after] == 0:
-                    after += 1
+                if length > largest:
+                    raise MalformedPacketError(
+                        f"a packet of {length} bytes; max_packet_bytes is {largest}"
+                    )
+                stop = start + length
+                if stop > end:
+                    self._missing = stop - end
+                    break
+                if first != known:  # the same as the packet before, most often
+                    if first & 0xF0 != _PUBLISH:
+                        begin, at = at, stop
+                        self._other(first, data, begin, stop)
+                        continue
+                    known, qos = first, first >> 1 & 3
+                    retain, duplicate = first & 1 == 1, first & 8 == 8  # noqa: PLR2004 (the DUP bit)
+                rest = start + 2 + (data[start] << 8 | data[start + 1]) if length > 1 else stop + 1
+                packet_id, after = 0, rest
+                if qos:
+                    if room <= 0:
+                        ledger.settle()
+                        room = limit - ledger.unsettled
+                        if room <= 0:
+                            self.is_paused = True
+                            break
+                    room -= 1
+                    after = rest + 2
+                    packet_id = data[rest] << 8 | data[rest + 1] if after <= stop else 0
+                    if not packet_id or qos == 3:  # noqa: PLR2004
+                        raise MalformedPacketError("a PUBLISH of QoS 3, or with packet id 0")
+                at = stop
+                if after > stop:
+                    raise MalformedPacketError("a PUBLISH shorter than its own topic")
+                if version5:
+                    if after < stop and data[after] == 0:
+                        properties = NONE
+                        after += 1
+                    else:
+                        properties, after = self._properties(data, after, stop)
+                name = data[start + 2 : rest]
+                try:
+                    topic = topics[name]
+                except KeyError:
+                    topic = self._topic(name)
+                if qos == 1:
+                    delivery: Any = Delivery(ledger, packet_id)
+                elif qos:
+                    digest = zlib.crc32(data[after:stop], zlib.crc32(name))
+                    delivery = ledger.open2(packet_id, digest, duplicate=duplicate)
+                    if delivery is None:
+                        continue
                 else:
-                    properties, after = self._properties(data, after, stop)
-            name = data[start + 2 : rest]
-            try:
-                topic = topics[name]
-            except KeyError:
-                topic = self._topic(name)
-            if qos == 1:
-                delivery: Any = Delivery(ledger, packet_id)
-            elif qos:
-                digest = zlib.crc32(data[after:stop], zlib.crc32(name))
-                delivery = ledger.open2(packet_id, digest, duplicate=duplicate)
-                if delivery is None:
+                    ledger.received0 += 1
+                    delivery = ledger.unacknowledged
+                if topic is None:
                     continue
-            else:
-                ledger.received0 += 1
-                delivery = ledger.unacknowledged
-            if topic is None:
-                continue
-            on_next(
-                Message(
-                    topic,
-                    data[after:stop],
-                    qos,
-                    retain,
-                    duplicate,
-                    properties,
-                    received_at,
-                    delivery,
+                on_next(
+                    Message(
+                        topic,
+                        data[after:stop],
+                        qos,
+                        retain,
+                        duplicate,
+                        properties,
+                        received_at,
+                        delivery,
+                    )
                 )
-            )
-            del delivery
+                del delivery
+        finally:
+            self._at = at
 
     def _length(self, data: bytes, at: int) -> tuple[int, int]:
         """Where what a length at `at` speaks of starts, and the length; (0, 0): not here yet."""

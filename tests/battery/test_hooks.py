@@ -217,6 +217,8 @@ async def fed_through(fed: Fed, operators, end: str) -> None:
         fed.feed(range(10 * turn + 1, 10 * turn + 11))
         await asyncio.sleep(0.002)
         fed.commit()
+    for _ in range(100):  # what `concat_map` has queued comes one a turn; an end would strand it
+        await asyncio.sleep(0)
     if end == "completion":
         fed.subject.on_completed()
     elif end == "error":
