@@ -347,7 +347,7 @@ class Ledger:
             else:
                 number = ~number
                 may = may_let_go
-            if number in ids2:
+            if ids2 and number in ids2:
                 self._settle2(number, may=may)
             if number < first:
                 number = self._adopted.pop(number, -1)
