@@ -203,8 +203,8 @@ class Link:
     def settle(self) -> None:
         """Acknowledge what may be, send it, and go on reading if there is room again."""
         self.ledger.settle()
-        self._owner.settled()
         self._flush()
+        self._owner.settled()
         wire = self._wire
         if wire and wire.is_paused and self.ledger.unsettled <= self.max_pending // 2:
             wire.is_paused = False
