@@ -14,6 +14,7 @@ from reactivex.operators._timeinterval import TimeInterval
 from reactivex.operators._timestamp import Timestamp
 from reactivex.testing import ReactiveTest, TestScheduler
 
+from rxflow import operators as ops
 from rxflow.delivery import Delivery, Ledger
 from rxflow.message import EPOCH, Message
 from rxflow.operators.envelope import messages_in
@@ -118,10 +119,6 @@ class Source(Observable[Any]):
 
         return Disposable(dispose)
 
-    @property
-    def is_used(self) -> bool:
-        return self._observer is not None
-
     def complete(self) -> None:
         self.completions += 1
         if self._observer:
@@ -166,6 +163,10 @@ def store(item: Any) -> None:
         if message.delivery:
             message.delivery.take(1)
             message.delivery.store(set())
+
+
+storing = ops.do_action(store)
+"""An operator behind which everything counts as stored."""
 
 
 def unwrapped(item: Any) -> Any:

@@ -5,79 +5,104 @@ from threading import Event
 
 import pytest
 import reactivex
+from reactivex import operators as rx
 from reactivex.subject import Subject
-from streams import Source, on_completed, on_error, on_next, seen, seen_and_used, store
+from streams import Source, store, storing
 
 from rxflow import operators as ops
 from rxflow.errors import ConfigError
 from rxflow.message import Batch, Message
 
 BUFFERS = {
-    "count": lambda _, s: s.pipe(ops.buffer_with_count(2)),
-    "skip": lambda _, s: s.pipe(ops.buffer_with_count(2, 3)),
-    "time": lambda _, s: s.pipe(ops.buffer_with_time(10.0)),
-    "either": lambda _, s: s.pipe(ops.buffer_with_time_or_count(10.0, 2)),
+    "count": ops.buffer_with_count(2),
+    "skip": ops.buffer_with_count(2, 3),
+    "time": ops.buffer_with_time(4.0),
+    "either": ops.buffer_with_time_or_count(4.0, 2),
 }
 each_buffer = pytest.mark.parametrize("buffer", BUFFERS.values(), ids=BUFFERS)
 
 
 @each_buffer
-def test_of_a_source_that_never_emits_no_batch_comes(buffer):
-    assert seen(buffer) == []
+def test_of_a_source_that_never_emits_no_batch_comes(marbles, buffer):
+    source = marbles.hot("-")
+    batches = "           -"
+    used = "              ^"
+    marbles.check(source.pipe(buffer), batches)
+    assert source.subscriptions == used
 
 
 @each_buffer
-def test_an_empty_source_gives_no_empty_batch(buffer):
-    assert seen(buffer, on_completed(35)) == [(35, "completed", None)]
+def test_an_empty_source_gives_no_empty_batch(marbles, buffer):
+    source = marbles.hot("---------|")
+    batches = "           ---------|"
+    used = "              ^--------!"
+    marbles.check(source.pipe(buffer), batches)
+    assert source.subscriptions == used
 
 
 @each_buffer
-def test_the_short_batch_is_emitted_on_completion(buffer):
-    assert seen(buffer, on_next(1, "a"), on_completed(5)) == [
-        (5, "next", ["a"]),
-        (5, "completed", None),
-    ]
+def test_the_short_batch_is_emitted_on_completion(marbles, buffer):
+    source = marbles.hot("-a-|")
+    batches = "           ---(x|)"
+    used = "              ^--!"
+    marbles.check(source.pipe(buffer), batches, x=["a"])
+    assert source.subscriptions == used
 
 
 @each_buffer
-def test_an_error_drops_the_half_full_batch(buffer):
-    events, let_go = seen_and_used(buffer, on_next(1, "a"), on_error(5, OSError("x")))
-    assert events == [(5, "OSError", "x")]
-    assert let_go == 5
+def test_an_error_drops_the_half_full_batch(marbles, buffer):
+    source = marbles.hot("-a-#", error=OSError("x"))
+    batches = "           ---#"
+    used = "              ^--!"
+    marbles.check(source.pipe(buffer), batches, error=OSError("x"))
+    assert source.subscriptions == used
 
 
 @each_buffer
-def test_disposed_early_the_source_is_let_go_and_nothing_comes(buffer):
-    assert seen_and_used(buffer, on_next(1, "a"), on_next(9, "b"), disposed=5) == ([], 5)
+def test_disposed_early_the_source_is_let_go_and_nothing_comes(marbles, buffer):
+    source = marbles.hot("-a---b---|")
+    batches = "           ---"
+    used = "              ^--!"
+    marbles.check(source.pipe(buffer), batches, subs=used)
+    assert source.subscriptions == used
 
 
-def test_by_count_batches_are_full():
-    events = [on_next(t, t) for t in (1, 2, 3, 4, 5)]
-    assert seen(BUFFERS["count"], *events, on_completed(6)) == [
-        (2, "next", [1, 2]),
-        (4, "next", [3, 4]),
-        (6, "next", [5]),
-        (6, "completed", None),
-    ]
+def test_by_count_batches_are_full(marbles):
+    source = marbles.hot("-abcde|")
+    batches = "           --x-y-(z|)"
+    used = "              ^-----!"
+    marbles.check(source.pipe(BUFFERS["count"]), batches, x=["a", "b"], y=["c", "d"], z=["e"])
+    assert source.subscriptions == used
 
 
-def test_by_time_a_span_without_items_emits_nothing():
-    assert seen(BUFFERS["time"], on_next(1, "a"), on_next(35, "b")) == [
-        (10, "next", ["a"]),
-        (40, "next", ["b"]),
-    ]
+def test_by_time_a_span_without_items_emits_nothing(marbles):
+    source = marbles.hot("-a-------b---")
+    batches = "           ----x-------y"
+    used = "              ^"
+    marbles.check(source.pipe(BUFFERS["time"]), batches, x=["a"], y=["b"])
+    assert source.subscriptions == used
 
 
-def test_by_either_the_span_begins_again_with_each_batch():
-    events = on_next(8, "a"), on_next(9, "b"), on_next(10, "c")
-    assert seen(BUFFERS["either"], *events) == [(9, "next", ["a", "b"]), (19, "next", ["c"])]
+def test_by_either_the_span_begins_again_with_each_batch(marbles):
+    source = marbles.hot("--abc---")
+    batches = "           ---x---y"
+    used = "              ^"
+    marbles.check(source.pipe(BUFFERS["either"]), batches, x=["a", "b"], y=["c"])
+    assert source.subscriptions == used
 
 
-def test_messages_come_as_a_batch_and_plain_values_as_a_list():
-    message = Message("a", 1)
-    [(_, _, of_messages)] = seen(BUFFERS["count"], on_next(1, message), on_next(2, message))
-    [(_, _, mixed)] = seen(BUFFERS["count"], on_next(1, message), on_next(2, "plain"))
-    assert (type(of_messages), type(mixed)) == (Batch, list)
+def test_messages_come_as_a_batch(marbles):
+    source = marbles.hot("-ab", a=Message("t", 1), b=Message("t", 2))
+    batches = "           --x"
+    kinds = source.pipe(BUFFERS["count"], rx.map(type))
+    marbles.check(kinds, batches, x=Batch)
+
+
+def test_messages_and_plain_values_come_as_a_list(marbles):
+    source = marbles.hot("-ab", a=Message("t", 1), b="plain")
+    batches = "           --x"
+    kinds = source.pipe(BUFFERS["count"], rx.map(type))
+    marbles.check(kinds, batches, x=list)
 
 
 def test_an_item_that_comes_while_a_batch_is_emitted_goes_into_the_next():
@@ -94,7 +119,16 @@ def test_an_item_that_comes_while_a_batch_is_emitted_goes_into_the_next():
     assert got == [["a", "b"], ["again", "c"]]
 
 
-def test_a_held_message_is_not_acknowledged_when_the_buffer_is_disposed():
+def test_a_held_message_is_not_acknowledged_when_the_buffer_is_disposed(marbles):
+    broker = marbles.mqtt("""
+        t q1      : -a-b""")
+    batches = "     ---"
+    used = "        ^--!"
+    marbles.check(broker.from_mqtt("t").pipe(ops.buffer_with_count(2)), batches, subs=used)
+    assert broker.acknowledged("t") == "-"
+
+
+def test_a_buffer_that_is_disposed_holds_no_message():
     source = Source()
     subscription = source.pipe(ops.buffer_with_count(3)).subscribe(store)
     source.receive(1)
@@ -103,25 +137,29 @@ def test_a_held_message_is_not_acknowledged_when_the_buffer_is_disposed():
     assert source.ledger.unsettled == 0
 
 
-def test_a_held_message_is_not_acknowledged_when_an_error_drops_the_batch():
-    source = Source()
+def test_a_held_message_is_not_acknowledged_when_an_error_drops_the_batch(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1       : -ab""",
+        a=1,
+        b=2,
+    )
+    batches = "      --#"
+    failing = ops.map(lambda m: 1 // (m.payload - 2))
+    held = broker.from_mqtt("t").pipe(ops.decode_json(), failing, ops.buffer_with_count(3))
+    marbles.check(held, batches, error=ZeroDivisionError)
+    assert broker.acknowledged("t") == "-"
 
-    def fail_at_2(message):
-        return 1 // (message.payload - 2)
 
-    source.pipe(ops.map(fail_at_2), ops.buffer_with_count(3)).subscribe(store, lambda _: None)
-    source.receive(1)
-    source.receive(2)
-    assert source.settled() == []
-
-
-def test_a_batch_taken_from_the_middle_leaves_the_rest_unacknowledged():
-    source = Source()
-    source.pipe(ops.buffer_with_count(2), ops.take(1)).subscribe(store)
-    for packet_id in (1, 2):
-        source.receive(packet_id)
-    assert source.settled() == [1, 2]
-    assert source.disposals == 1
+def test_a_batch_taken_from_the_middle_leaves_the_rest_unacknowledged(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a(bc)-""")
+    batches = "         --(x|)"
+    acknowledged = "    --^"
+    first = broker.from_mqtt("t").pipe(ops.decode_json(), ops.buffer_with_count(2), ops.take(1))
+    marbles.check(first.pipe(storing), batches, x=["a", "b"])
+    assert broker.acknowledged("t") == acknowledged
+    assert [each.key for each in broker.acknowledgements] == ["a", "b"]
 
 
 def test_without_a_scheduler_the_timer_ticks_on_a_thread_of_its_own():
@@ -165,7 +203,7 @@ def test_a_negative_timeshift_or_skip_is_refused_at_call_time():
         ops.buffer_with_count(1, 0)
 
 
-def test_a_timedelta_is_a_time_too():
-    assert seen(
-        lambda _, s: s.pipe(ops.buffer_with_time(timedelta(seconds=10))), on_next(1, "a")
-    ) == [(10, "next", ["a"])]
+def test_a_timedelta_is_a_time_too(marbles):
+    source = marbles.hot("-a------")
+    batches = "           ----x"
+    marbles.check(source.pipe(ops.buffer_with_time(timedelta(seconds=4))), batches, x=["a"])
