@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
-from streams import Source, store
+from streams import Source, storing
 
 from rxflow import operators as ops
-from rxflow.operators.scope import Scope, within
+from rxflow import run_async
 
 CONNECTABLES = {
     "publish": ops.publish,
@@ -15,32 +15,34 @@ CONNECTABLES = {
 }
 
 
-def test_the_end_of_one_branch_leaves_the_other_running():
-    source, stop, got = Source(), Subject(), []
+def test_the_end_of_one_branch_leaves_the_other_running(marbles):
+    source = marbles.hot("-a----b")
+    until = marbles.hot(" ---s")
+    ended = "             ---(x|)"
+    running = "           -a----b"
+    used = "              ^"
     shared = source.pipe(ops.share())
-    first = shared.pipe(ops.buffer_with_count(9), ops.take_until(stop))
-    first.subscribe(got.append)
-    shared.subscribe(got.append)
-    source.receive(1)
-    stop.on_next("now")
-    source.receive(2)
-    assert [getattr(item, "payload", None) or item.payloads for item in got] == [1, [1], 2]
-    assert (source.completions, source.disposals) == (0, 0)
+    first = marbles.observe(shared.pipe(ops.buffer_with_count(9), ops.take_until(until)))
+    second = marbles.observe(shared)
+    marbles.check(first, ended, x=["a"])
+    marbles.check(second, running)
+    assert source.subscriptions == used
 
 
-def test_the_end_of_the_run_ends_the_shared_source():
-    source, ended, root = Source(), [], Scope()
-    scheduler = within(root, None)
-    shared = source.pipe(ops.share())
-    for _ in range(2):
-        shared.pipe(ops.buffer_with_count(9), ops.take_until(Subject())).subscribe(
-            ended.append, on_completed=lambda: ended.append("end"), scheduler=scheduler
-        )
-    source.receive(1)
-    root.complete()
-    assert source.completions == 1
-    assert len(ended) == 4
-    assert ended.count("end") == 2
+def test_the_end_of_the_run_ends_the_shared_source(marbles):
+    source = marbles.hot("-a----b")
+    first, second = marbles.sink(), marbles.sink()
+    stored = "            ---^"
+    used = "              ^--!"
+    completions = []
+    watched = source.pipe(ops.do_action(on_completed=lambda: completions.append("source")))
+    shared = watched.pipe(ops.share())
+    held = shared.pipe(ops.buffer_with_count(9), ops.take_until(Subject()))
+    marbles.run(run_async((held, first), (held, second), seconds=3, log=False))
+    assert (first.stored, second.stored) == ([["a"]], [["a"]])
+    assert (first.committed, second.committed) == (stored, stored)
+    assert source.subscriptions == used
+    assert completions == ["source"]
 
 
 @pytest.mark.parametrize("make", CONNECTABLES.values(), ids=CONNECTABLES)
@@ -61,15 +63,18 @@ def test_with_a_mapper_the_source_belongs_to_the_subscription(make):
     assert source.completions == 1
 
 
-def test_both_branches_must_store_before_it_is_acknowledged():
-    source, slow = Source(), []
-    shared = source.pipe(ops.share())
-    shared.subscribe(store)
-    shared.subscribe(slow.append)
-    source.receive(1)
-    assert source.settled() == []
-    slow.clear()
-    assert source.settled() == [1]
+def test_both_branches_must_store_before_it_is_acknowledged(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a---""")
+    fast = "            -a---"
+    slow = "            ----a"
+    acknowledged = "    ----^"
+    shared = broker.from_mqtt("t").pipe(ops.decode_json(), ops.share())
+    first = marbles.observe(shared.pipe(storing))
+    second = marbles.observe(shared.pipe(ops.delay(3.0), storing))
+    marbles.check(first, fast)
+    marbles.check(second, slow)
+    assert broker.acknowledged("t") == acknowledged
 
 
 def test_one_operator_used_twice_shares_each_source_by_itself():
