@@ -9,11 +9,11 @@ import pytest
 import reactivex
 from reactivex import never, timer
 from reactivex.testing import TestScheduler
-from streams import Source, envelope_of, store
+from streams import Source, envelope_of, store, storing
 
 from rxflow import operators as ops
+from rxflow import run_async
 from rxflow.message import Message
-from rxflow.operators.scope import Scope, within
 
 
 @pytest.fixture(autouse=True)
@@ -23,170 +23,217 @@ def only_references_count():
     gc.enable()
 
 
-class Running:
-    """A pipeline in the scope of a run, in virtual time, whose sink stores what it gets."""
-
-    def __init__(self, pipeline, *, clock=None, root=None) -> None:
-        self.clock, self.root = clock or TestScheduler(), root or Scope()
-        self.got, self.ends = [], []
-        self.subscription = pipeline.subscribe(
-            self.take,
-            lambda error: self.ends.append(type(error)),
-            lambda: self.ends.append(self.clock.clock),
-            scheduler=within(self.root, self.clock),
-        )
-        self.clock.advance_to(self.clock.clock + 0.01)
-
-    def take(self, item) -> None:
-        self.got.append(item.payloads if isinstance(item, list) else item.payload)
-        store(item)
+def read(broker, topic="t"):
+    """Messages whose payloads are the values of the diagram."""
+    return broker.from_mqtt(topic).pipe(ops.decode_json())
 
 
-def test_take_until_ends_its_branch_of_a_shared_source_and_the_other_goes_on():
-    source = Source()
-    shared = source.pipe(ops.share())
-    first = Running(shared.pipe(ops.buffer_with_count(9), ops.take_until(timer(3.0))))
-    second = Running(shared, clock=first.clock, root=first.root)
-    source.receive(1)
-    first.clock.advance_to(4)
-    source.receive(2)
-    assert (first.got, first.ends) == ([[1]], [3.0])
-    assert (second.got, second.ends) == ([1, 2], [])
-    assert source.settled() == [1, 2]
+def keys(broker):
+    """Of what was acknowledged, in that order."""
+    return [each.key for each in broker.acknowledgements]
 
 
-def test_merge_with_what_never_ends_still_ends_on_time():
-    source = Source()
-    running = Running(
-        source.pipe(ops.merge(never()), ops.buffer_with_count(9), ops.take_until(timer(3.0)))
-    )
-    source.receive(1)
-    running.clock.advance_to(5)
-    assert (running.got, running.ends) == ([[1]], [3.0])
-    assert (source.completions, source.settled()) == (1, [1])
+def test_take_until_ends_its_branch_of_a_shared_source_and_the_other_goes_on(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a---b-""")
+    ended = "           ---(x|)"
+    running = "         -a---b"
+    acknowledged = "    ---^-^"
+    shared = read(broker).pipe(ops.share())
+    held = shared.pipe(ops.buffer_with_count(9), ops.take_until(timer(3.0)), storing)
+    first, second = marbles.observe(held), marbles.observe(shared.pipe(storing))
+    marbles.check(first, ended, x=["a"])
+    marbles.check(second, running)
+    assert broker.acknowledged("t") == acknowledged
 
 
-def test_merge_of_two_sources_acknowledges_each_by_itself():
-    left, right = Source(), Source()
-    Running(left.pipe(ops.merge(right), ops.buffer_with_count(2)))
-    left.receive(1)
-    right.receive(7)
-    left.receive(2)
-    assert (left.settled(), right.settled()) == ([1], [7])
+def test_merge_with_what_never_ends_still_ends_on_time(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a---""")
+    expected = "        ---(x|)"
+    acknowledged = "    ---^"
+    completions = []
+    source = read(broker).pipe(ops.do_action(on_completed=lambda: completions.append("source")))
+    held = source.pipe(ops.merge(never()), ops.buffer_with_count(9), ops.take_until(timer(3.0)))
+    marbles.check(held.pipe(storing), expected, x=["a"])
+    assert broker.acknowledged("t") == acknowledged
+    assert completions == ["source"]
 
 
-def test_repeat_begins_again_after_completion_and_not_after_the_end_of_time():
-    source = Source()
-    running = Running(source.pipe(ops.repeat(), ops.take_until(timer(5.0))))
-    for packet_id in (1, 2):
-        source.receive(packet_id)
-        source.complete()
-        running.clock.advance_to(packet_id)
-    running.clock.advance_to(9)
-    assert (running.got, running.ends) == ([1, 2], [5.0])
-    assert (source.subscriptions, source.settled()) == (3, [1, 2])
+def test_merge_of_two_sources_acknowledges_each_by_itself(marbles):
+    broker = marbles.mqtt("""
+        left q1       : -a---c-
+        right q1      : ---b---""")
+    expected = "        ---x"
+    acknowledged = "    ---^"
+    merged = read(broker, "left").pipe(ops.merge(read(broker, "right")), ops.buffer_with_count(2))
+    marbles.check(merged.pipe(storing), expected, x=["a", "b"])
+    assert broker.acknowledged("left") == acknowledged
+    assert broker.acknowledged("right") == acknowledged
+    assert sorted(keys(broker)) == ["a", "b"]
 
 
-def test_retry_after_a_failed_map_leaves_the_message_to_the_broker_and_stores_it_the_next_time():
-    source, attempts = Source(), []
+def test_repeat_begins_again_after_completion_and_not_after_the_end_of_time(marbles):
+    source = marbles.cold("-a|")
+    expected = "           -a-a-|"
+    used = "               ^-!", "--^-!", "----^!"
+    marbles.check(source.pipe(ops.repeat(), ops.take_until(timer(5.0))), expected)
+    assert source.subscriptions == used
+
+
+def test_what_comes_behind_a_repeat_is_acknowledged_by_each_subscription(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a-b----""")
+    expected = "        -a-b-|"
+    acknowledged = "    -^-^"
+    one_by_one = read(broker).pipe(ops.take(1), ops.repeat(), ops.take_until(timer(5.0)))
+    marbles.check(one_by_one.pipe(storing), expected)
+    assert broker.acknowledged("t") == acknowledged
+
+
+def test_retry_after_a_failed_map_leaves_the_messages_to_the_broker_and_stores_them_next(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -ab---""")
+    stored = "          --^"
+    attempts = []
+    sink = marbles.sink()
 
     def fails_once(message):
-        attempts.append(message.payload)
-        if attempts == [1, 2]:
+        attempts.append((message.payload, message.duplicate))
+        if len(attempts) == 2:
             raise OSError("not yet")
         return message.payload
 
-    running = Running(source.pipe(ops.map(fails_once), ops.buffer_with_count(2), ops.retry()))
+    again = read(broker).pipe(ops.map(fails_once), ops.buffer_with_count(2), ops.retry())
+    marbles.run(run_async(again, sink, seconds=6, log=False))
+    assert sink.stored == ["a", "b"]
+    assert sink.committed == stored
+    assert broker.acknowledged("t") == stored
+    assert keys(broker) == ["a", "b"]
+    assert attempts == [("a", False), ("b", False), ("a", True), ("b", True)]
+
+
+def test_concat_subscribes_the_second_source_when_the_first_has_ended_and_ends_it_on_time(marbles):
+    broker = marbles.mqtt("""
+        first q1      : -a-b-----
+        second q1     : -c--d----""")
+    expected = "        ------(x|)"
+    acknowledged = "    ------^"
+    first = read(broker, "first").pipe(ops.take_until(timer(2.0)))
+    held = first.pipe(ops.concat(read(broker, "second")), ops.buffer_with_count(9))
+    marbles.check(held.pipe(ops.take_until(timer(6.0)), storing), expected, x=["a", "d"])
+    assert broker.acknowledged("first") == acknowledged
+    assert broker.acknowledged("second") == acknowledged
+    assert sorted(keys(broker)) == ["a", "d"]
+
+
+def test_flat_map_acknowledges_a_message_with_the_last_of_its_rows(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1          : -a----""",
+        a=[1, 3, 2],
+    )
+    expected = "        --xyz"
+    acknowledged = "    ----^"
+    rows = read(broker).pipe(ops.flat_map(lambda m: reactivex.of(*m.payload)))
+    apart = rows.pipe(ops.delay_with_mapper(lambda m: timer(m.payload)), storing)
+    marbles.check(apart, expected, x=Message("t", 1, 1), y=Message("t", 2, 1), z=Message("t", 3, 1))
+    assert broker.acknowledged("t") == acknowledged
+
+
+def three_times(message):
+    """Its payload, one second apart. A stream that held the message would hold its delivery."""
+    payload = message.payload
+    return timer(1.0, 1.0).pipe(ops.take(3), ops.map(lambda _: payload))
+
+
+def test_flat_map_cut_off_in_the_middle_of_a_message_leaves_it_to_the_broker(marbles):
+    broker = marbles.mqtt("""
+        t q1     : -a------""")
+    expected = "   --aa"
+    used = "       ^---!"
+    marbles.check(read(broker).pipe(ops.flat_map(three_times), storing), expected, subs=used)
+    assert broker.acknowledged("t") == "-"
+
+
+def test_flat_map_cut_off_in_the_middle_of_a_message_holds_none():
+    source, clock = Source(), TestScheduler()
+    subscription = source.pipe(ops.flat_map(three_times)).subscribe(store, scheduler=clock)
     source.receive(1)
-    source.receive(2)
-    assert (running.got, source.settled()) == ([], [])
-    running.clock.advance_to(1)
-    for packet_id in (1, 2):  # redelivered: neither was acknowledged
-        source.receive(packet_id)
-    assert (running.got, source.settled()) == ([[1, 2]], [1, 2])
-    assert source.subscriptions == 2
+    clock.advance_to(2.5)
+    subscription.dispose()
+    clock.advance_to(9)
+    assert (source.settled(), source.ledger.unsettled) == ([], 0)
 
 
-def test_concat_subscribes_the_second_source_when_the_first_has_ended_and_ends_it_on_time():
-    first, second = Source(), Source()
-    running = Running(
-        first.pipe(ops.concat(second), ops.buffer_with_count(9), ops.take_until(timer(5.0)))
+def test_flat_map_flushes_its_groups_at_the_end_of_time(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1          : -abc---""",
+        a=1,
+        b=2,
+        c=3,
     )
-    first.receive(1)
-    first.complete()
-    running.clock.advance_to(1)
-    second.receive(2)
-    running.clock.advance_to(6)
-    assert (running.got, running.ends) == ([[1, 2]], [5.0])
-    assert (second.completions, second.settled()) == (1, [2])
-
-
-def test_flat_map_acknowledges_a_message_with_the_last_of_its_rows():
-    source, held = Source(), []
-    rows = source.pipe(ops.flat_map(lambda m: reactivex.of(*m.payload)))
-    rows.subscribe(held.append)
-    source.receive(1, [10, 20, 30])
-    assert [(m.topic, m.payload) for m in held] == [("t", 10), ("t", 20), ("t", 30)]
-    while held:
-        assert source.settled() == []
-        store(held.pop())
-    assert source.settled() == [1]
-
-
-def test_flat_map_cut_off_in_the_middle_of_a_message_leaves_it_to_the_broker():
-    source = Source()
-
-    def rows(message):
-        payload = message.payload  # a stream that held the message would hold its delivery
-        return timer(1.0, 1.0).pipe(ops.take(3), ops.map(lambda _: payload))
-
-    running = Running(source.pipe(ops.flat_map(rows)))
-    source.receive(1)
-    running.clock.advance_to(2.5)
-    running.subscription.dispose()
-    running.clock.advance_to(9)
-    assert (running.got, source.settled()) == ([1, 1], [])
-    assert source.ledger.unsettled == 0
-
-
-def test_flat_map_flushes_its_groups_at_the_end_of_time():
-    source = Source()
-    running = Running(
-        source.pipe(
-            ops.group_by(lambda m: m.payload % 2),
-            ops.flat_map(lambda group: group.pipe(ops.buffer_with_count(9))),
-            ops.take_until(timer(5.0)),
-        )
+    expected = "        -----(xy|)"
+    acknowledged = "    -----^"
+    batches = read(broker).pipe(
+        ops.group_by(lambda m: m.payload % 2),
+        ops.flat_map(lambda group: group.pipe(ops.buffer_with_count(9))),
+        ops.take_until(timer(5.0)),
     )
-    for packet_id in (1, 2, 3):
-        source.receive(packet_id)
-    running.clock.advance_to(6)
-    assert (running.got, running.ends) == ([[1, 3], [2]], [5.0])
-    assert source.settled() == [1, 2, 3]
+    marbles.check(batches.pipe(storing), expected, x=[1, 3], y=[2])
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("end", ["dispose", "error", "take"])
-def test_what_groups_hold_is_not_acknowledged_when_they_are_cut_off(end):
-    source = Source()
-
-    def fail_at_3(message):
-        return 1 // (message.payload - 3)
-
-    running = Running(
-        source.pipe(
-            ops.do(fail_at_3) if end == "error" else ops.map(),
-            ops.group_by(lambda m: m.payload % 2),
-            ops.flat_map(lambda group: group.pipe(ops.buffer_with_count(2))),
-            ops.take(1) if end == "take" else ops.as_observable(),
-        )
+def pairs_of_groups(source):
+    return source.pipe(
+        ops.group_by(lambda m: m.payload % 2),
+        ops.flat_map(lambda group: group.pipe(ops.buffer_with_count(2))),
     )
-    for packet_id in (2, 1, 3) if end == "take" else (1, 2, 3):
-        source.receive(packet_id)
-        if end == "dispose" and packet_id == 2:
-            running.subscription.dispose()
-    running.clock.advance_to(9)
-    assert running.got == ([[1, 3]] if end == "take" else [])
-    assert source.settled() == ([1, 3] if end == "take" else [])
+
+
+def test_what_groups_hold_is_not_acknowledged_when_they_are_disposed(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1     : -abc--""",
+        a=1,
+        b=2,
+        c=3,
+    )
+    expected = "   ---"
+    used = "       ^--!"
+    marbles.check(pairs_of_groups(read(broker)).pipe(storing), expected, subs=used)
+    assert broker.acknowledged("t") == "-"
+
+
+def test_what_groups_hold_is_not_acknowledged_when_an_error_drops_it(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1     : -abc--""",
+        a=1,
+        b=2,
+        c=3,
+    )
+    expected = "   ---#"
+    failing = read(broker).pipe(ops.do_action(lambda m: 1 // (m.payload - 3)))
+    marbles.check(pairs_of_groups(failing).pipe(storing), expected, error=ZeroDivisionError)
+    assert broker.acknowledged("t") == "-"
+
+
+def test_what_one_group_holds_is_not_acknowledged_with_the_last_batch_of_another(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1          : -abc--""",
+        a=2,
+        b=1,
+        c=3,
+    )
+    expected = "        ---(x|)"
+    acknowledged = "    ---^"
+    marbles.check(pairs_of_groups(read(broker)).pipe(ops.take(1), storing), expected, x=[1, 3])
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["b", "c"]
 
 
 def test_what_a_future_brings_travels_in_the_envelope_of_its_message():
@@ -230,20 +277,17 @@ def test_the_error_of_a_stream_names_the_topic_of_its_message(wrong):
     assert source.settled() == []
 
 
-def test_a_stream_that_runs_within_a_group_when_that_is_cut_off_leaves_its_message_to_the_broker():
-    source = Source()
-    running = Running(
-        source.pipe(
-            ops.group_by_until(lambda m: m.payload, None, lambda _: timer(1.0)),
-            ops.flat_map(lambda group: group.pipe(ops.flat_map(lambda _: never()))),
-        )
+def test_a_stream_within_a_group_that_is_cut_off_leaves_its_message_to_the_broker(marbles):
+    broker = marbles.mqtt("""
+        t q1     : -a-b----""")
+    expected = "   -----"
+    used = "       ^----!"
+    endless = read(broker).pipe(  # the first group ends at 2 s, its stream runs on
+        ops.group_by_until(lambda m: m.payload, None, lambda _: timer(1.0)),
+        ops.flat_map(lambda group: group.pipe(ops.flat_map(lambda _: never()))),
     )
-    source.receive(1)
-    running.clock.advance_to(2)  # the first group has ended, its stream runs on
-    source.receive(2)
-    running.subscription.dispose()
-    running.clock.advance_to(9)
-    assert source.settled() == []
+    marbles.check(endless.pipe(storing), expected, subs=used)
+    assert broker.acknowledged("t") == "-"
 
 
 def test_what_two_sinks_took_of_a_running_stream_is_stored_when_both_have_stored_it():
@@ -261,21 +305,28 @@ def test_what_two_sinks_took_of_a_running_stream_is_stored_when_both_have_stored
     assert (source.settled(), source.ledger.unsettled) == ([], 0)
 
 
-def test_a_group_whose_key_is_the_message_itself_holds_up_no_acknowledgement():
-    source = Source()
-    running = Running(source.pipe(ops.group_by(lambda m: m), ops.flat_map(lambda group: group)))
-    source.receive(1)
-    assert (running.got, source.settled()) == ([1], [1])
+def test_a_group_whose_key_is_the_message_itself_holds_up_no_acknowledgement(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a-b--""")
+    expected = "        -a-b"
+    acknowledged = "    -^-^"
+    groups = read(broker).pipe(ops.group_by(lambda m: m), ops.flat_map(lambda group: group))
+    marbles.check(groups.pipe(storing), expected)
+    assert broker.acknowledged("t") == acknowledged
 
 
-def test_at_the_end_of_time_delay_and_sample_emit_what_they_hold():
-    for holding in (ops.delay(9.0), ops.sample(9.0), ops.delay_with_mapper(lambda _: never())):
-        source = Source()
-        running = Running(source.pipe(holding, ops.take_until(timer(3.0))))
-        source.receive(1)
-        running.clock.advance_to(4)
-        assert (running.got, running.ends) == ([1], [3.0])
-        assert source.settled() == [1]
+@pytest.mark.parametrize(
+    "holding",
+    [ops.delay(9.0), ops.sample(9.0), ops.delay_with_mapper(lambda _: never())],
+    ids=repr,
+)
+def test_at_the_end_of_time_what_is_held_is_emitted(marbles, holding):
+    broker = marbles.mqtt("""
+        t q1          : -a---""")
+    expected = "        ---(a|)"
+    acknowledged = "    ---^"
+    marbles.check(read(broker).pipe(holding, ops.take_until(timer(3.0)), storing), expected)
+    assert broker.acknowledged("t") == acknowledged
 
 
 @pytest.mark.parametrize(
@@ -290,34 +341,37 @@ def test_at_the_end_of_time_delay_and_sample_emit_what_they_hold():
     ],
     ids=repr,
 )
-def test_what_has_emitted_the_message_that_it_held_holds_up_no_later_one(holding):
-    source = Source()
-    running = Running(source.pipe(ops.filter(lambda m: m.payload == 1), holding))
-    source.receive(1)
-    running.clock.advance_to(3)
-    source.receive(2)
-    assert (running.got, source.settled()) == ([1], [1, 2])
+def test_what_has_emitted_the_message_that_it_held_holds_up_no_later_one(marbles, holding):
+    broker = marbles.mqtt("""
+        t q1          : -a--b--""")
+    expected = "        --a"
+    acknowledged = "    --^-^"
+    first = read(broker).pipe(ops.filter(lambda m: m.payload == "a"), holding)
+    marbles.check(first.pipe(storing), expected)
+    assert broker.acknowledged("t") == acknowledged
 
 
-def test_a_tuple_of_messages_becomes_one_result_with_the_delivery_that_triggered_it():
-    left, right, held = Source(), Source(), []
-    left.pipe(
-        ops.combine_latest(right), ops.starmap(lambda a, b: (a.payload, b.payload))
-    ).subscribe(held.append)
-    left.receive(1)
-    right.receive(7)
-    left.receive(2)
-    assert [m.payload for m in held] == [(1, 7), (2, 7)]
-    assert (left.settled(), right.settled()) == ([1], [])
-    while held:
-        store(held.pop(0))
-    assert (left.settled(), right.settled()) == ([1, 2], [7])
+def test_a_tuple_of_messages_becomes_one_result_with_the_delivery_that_triggered_it(marbles):
+    broker = marbles.mqtt("""
+        left q1       : -a-c---
+        right q1      : --b----""")
+    expected = "        ----xy"
+    of_left = "         -^---^"
+    of_right = "        ----^"
+    latest = read(broker, "left").pipe(
+        ops.combine_latest(read(broker, "right")),
+        ops.starmap(lambda left, right: (left.payload, right.payload)),
+    )
+    marbles.check(latest.pipe(ops.delay(2.0), storing), expected, x=("a", "b"), y=("c", "b"))
+    assert broker.acknowledged("left") == of_left
+    assert broker.acknowledged("right") == of_right
 
 
-def test_a_message_made_by_hand_in_map_carries_the_delivery_of_what_it_was_made_of():
-    source, held = Source(), []
-    source.pipe(ops.map(lambda m: type(m)("copy", m.payload))).subscribe(held.append)
-    source.receive(1)
-    assert (held[0].topic, source.settled()) == ("copy", [])
-    store(held.pop())
-    assert source.settled() == [1]
+def test_a_message_made_by_hand_in_map_carries_the_delivery_of_what_it_was_made_of(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a----""")
+    expected = "        ---a"
+    acknowledged = "    ---^"
+    copies = read(broker).pipe(ops.map(lambda m: Message("copy", m.payload)), ops.delay(2.0))
+    marbles.check(copies.pipe(storing), expected, a=Message("copy", "a"))
+    assert broker.acknowledged("t") == acknowledged
