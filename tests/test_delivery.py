@@ -12,7 +12,11 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reactivex import compose, timer
+from streams import storing
 
+from rxflow import RxflowWarning
+from rxflow import operators as ops
 from rxflow.delivery import QOS2, Deliveries, Delivery, Ledger
 
 
@@ -144,11 +148,89 @@ def test_the_counts_say_what_became_of_each(book):
     del held
 
 
-# -- connections -----------------------------------------------------------------------------------
+# -- over a connection -----------------------------------------------------------------------------
+
+
+def keys(broker):
+    """Of what was acknowledged, in that order."""
+    return [each.key for each in broker.acknowledgements]
+
+
+def read(broker, **settings):
+    """Messages of every lane, as the values of the diagram."""
+    return broker.from_mqtt("+", qos=2, **settings).pipe(ops.decode_json())
+
+
+def held(seconds):
+    """Held for so many seconds, then stored."""
+    return compose(ops.delay_with_mapper(lambda m: timer(seconds(m))), storing)
+
+
+each_by_itself = held(lambda m: m.payload)
+"""Each held as long as its payload says."""
+
+with_duplicate = ops.map(lambda m: (m.payload, m.duplicate))
+
+
+def test_the_first_one_that_is_held_holds_the_rest(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1          : -abc----""",
+        a=5,
+        b=0,
+        c=0,
+    )
+    expected = "        --bc--a"
+    acknowledged = "    ------^"
+    marbles.check(read(broker).pipe(each_by_itself), expected, a=5, b=0, c=0)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a", "b", "c"]
+
+
+def test_what_is_stored_out_of_order_is_acknowledged_in_the_order_of_arrival(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1          : -abc---""",
+        a=4,
+        b=1,
+        c=3,
+    )
+    expected = "        ---b-ac"
+    acknowledged = "    -----^^"
+    marbles.check(read(broker).pipe(each_by_itself), expected, a=4, b=1, c=3)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a", "b", "c"]
+
+
+def test_what_is_stored_after_its_connection_was_lost_is_not_acknowledged_on_the_next(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -ab----------
+        $connection   : ^--!--^------""")
+    expected = "        -------ab---(cd)"
+    acknowledged = "    ------------^"
+    stored = read(broker).pipe(with_duplicate, ops.delay(6.0), storing)
+    first, again = {"a": ("a", False), "b": ("b", False)}, {"c": ("a", True), "d": ("b", True)}
+    marbles.check(stored, expected, **first, **again)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a", "b"]
+
+
+def test_what_is_stored_after_its_session_was_lost_is_never_acknowledged(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -ab----c-------
+        $connection   : ^--!--^--------""")
+    expected = "        --------ab----c"
+    acknowledged = "    --------------^"
+    stored = read(broker, client_id=None).pipe(ops.delay(7.0), storing)
+    with pytest.warns(RxflowWarning) as told:
+        marbles.check(stored, expected)
+    assert any("possible gap" in str(warning.message) for warning in told)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["c"]
 
 
 @pytest.mark.parametrize("session_present", [True, False])
-def test_a_delivery_of_an_older_connection_is_never_acknowledged(book, session_present):
+def test_what_is_stored_of_an_older_connection_is_counted(book, session_present):
     old = book.open(1, 2)
     book.ledger.connected(session_present=session_present)
     new = book.open(1)
@@ -160,21 +242,30 @@ def test_a_delivery_of_an_older_connection_is_never_acknowledged(book, session_p
     assert book.acknowledged == [1]
 
 
-def test_what_was_settled_behind_a_gap_is_not_acknowledged_on_the_next_connection(book):
-    first, second = book.open(1, 2)
-    del second
-    book.ledger.settle()
-    book.ledger.connected(session_present=True)
-    del first
-    assert book.acknowledged == []
+def test_what_was_stored_behind_a_gap_is_not_acknowledged_on_the_next_connection(marbles):
+    broker = marbles.mqtt(
+        """
+        t q1          : -ab----------
+        $connection   : ^--!--^------""",
+        a=6,
+        b=0,
+    )
+    expected = "        --b---ba----a"
+    acknowledged = "    ------------^"
+    marbles.check(read(broker).pipe(each_by_itself), expected, a=6, b=0)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a", "b"]
 
 
-def test_an_older_delivery_does_not_hold_up_the_new_connection(book):
-    held = book.open(1)
-    book.ledger.connected(session_present=True)
-    book.open(7)
-    assert book.acknowledged == [7]
-    del held
+def test_what_is_held_of_an_older_connection_does_not_hold_up_the_new_one(marbles):
+    broker = marbles.mqtt("""
+        t q1          : -a----------
+        $connection   : ^--!--^-----""")
+    expected = "        ------b---a"
+    acknowledged = "    ------^"
+    stored = read(broker).pipe(held(lambda m: 0 if m.duplicate else 9), with_duplicate)
+    marbles.check(stored, expected, a=("a", False), b=("a", True))
+    assert broker.acknowledged("t") == acknowledged
 
 
 # -- the end ---------------------------------------------------------------------------------------
@@ -271,26 +362,42 @@ def test_a_qos_2_delivery_is_told_from_a_qos_1_delivery_with_its_packet_id(book)
     assert book.acknowledged == [1 + QOS2, 1]
 
 
-def test_a_redelivered_message_is_not_delivered_twice(book):
+def test_a_redelivered_message_is_not_delivered_twice(marbles):
+    broker = marbles.mqtt("""
+        t q2          : -a-------
+        $connection   : ^--!--^--""")
+    expected = "        --------a"
+    acknowledged = "    --------^"
+    marbles.check(read(broker).pipe(ops.delay(7.0), storing), expected)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a"]
+
+
+def test_a_redelivered_message_is_counted_once(book):
     token = book.ledger.open2(1)
     book.ledger.connected(session_present=True)
     assert book.ledger.open2(1) is None
-    assert book.acknowledged == []
     store(token)
     del token
     assert book.acknowledged == [1 + QOS2]
     assert (book.ledger.received, book.ledger.stored) == (1, 1)
 
 
-def test_a_redelivered_message_is_answered_in_the_order_of_its_connection(book):
-    token = book.ledger.open2(1)
-    book.ledger.connected(session_present=True)
-    before = Delivery(book.ledger, 5)
-    book.ledger.open2(1)
-    del token
-    assert book.acknowledged == []
-    del before
-    assert book.acknowledged == [5, 1 + QOS2]
+def test_a_redelivered_message_is_answered_in_the_order_of_its_connection(marbles):
+    broker = marbles.mqtt(
+        """
+        before q1     : -x-----------
+        after q2      : --a----------
+        $connection   : ^--!--^------""",
+        x=6,
+        a=6,
+    )
+    expected = "        -------xa---x"
+    acknowledged = "    ------------^"
+    marbles.check(read(broker).pipe(each_by_itself), expected, x=6, a=6)
+    assert broker.acknowledged("before") == acknowledged
+    assert broker.acknowledged("after") == acknowledged
+    assert keys(broker) == ["x", "a"]
 
 
 def test_a_message_settled_before_its_redelivery_is_answered_at_once(book):
@@ -302,13 +409,15 @@ def test_a_message_settled_before_its_redelivery_is_answered_at_once(book):
     assert book.acknowledged == [1 + QOS2, 1 + QOS2]
 
 
-def test_a_message_is_adopted_over_several_connections(book):
-    token = book.ledger.open2(1)
-    for _ in range(3):
-        book.ledger.connected(session_present=True)
-        assert book.ledger.open2(1) is None
-    del token
-    assert book.acknowledged == [1 + QOS2]
+def test_a_message_is_answered_once_over_several_connections(marbles):
+    broker = marbles.mqtt("""
+        t q2          : -a------------
+        $connection   : ^--!--^-!--^--""")
+    expected = "        -------------a"
+    acknowledged = "    -------------^"
+    marbles.check(read(broker).pipe(ops.delay(12.0), storing), expected)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a"]
 
 
 def test_after_its_release_a_packet_id_is_a_new_message(book):
@@ -331,6 +440,20 @@ def test_a_lost_session_forgets_packet_ids(book):
     assert book.acknowledged == []
     new.clear()
     assert book.acknowledged == [1 + QOS2, 2 + QOS2]
+
+
+def test_after_a_lost_session_a_packet_id_is_a_new_message(marbles):
+    broker = marbles.mqtt("""
+        t q2          : -a-----c-------
+        $connection   : ^--!--^--------""")
+    expected = "        --------a-----c"
+    acknowledged = "    --------------^"
+    stored = read(broker, client_id=None).pipe(ops.delay(7.0), storing)
+    with pytest.warns(RxflowWarning) as told:
+        marbles.check(stored, expected)
+    assert any("possible gap" in str(warning.message) for warning in told)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["c"]
 
 
 def test_a_message_dropped_after_close_is_delivered_again(book):
