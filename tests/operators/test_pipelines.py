@@ -316,17 +316,27 @@ def test_a_group_whose_key_is_the_message_itself_holds_up_no_acknowledgement(mar
 
 
 @pytest.mark.parametrize(
-    "holding",
-    [ops.delay(9.0), ops.sample(9.0), ops.delay_with_mapper(lambda _: never())],
-    ids=repr,
+    "holding", [ops.delay(9.0), ops.delay_with_mapper(lambda _: never())], ids=repr
 )
-def test_at_the_end_of_time_what_is_held_is_emitted(marbles, holding):
+def test_at_the_end_of_time_a_delay_emits_all_that_it_holds(marbles, holding):
     broker = marbles.mqtt("""
-        t q1          : -a---""")
-    expected = "        ---(a|)"
-    acknowledged = "    ---^"
-    marbles.check(read(broker).pipe(holding, ops.take_until(timer(3.0)), storing), expected)
+        t q1          : -ab---""")
+    expected = "        ----(ab|)"
+    acknowledged = "    ----^"
+    marbles.check(read(broker).pipe(holding, ops.take_until(timer(4.0)), storing), expected)
     assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a", "b"]
+
+
+@pytest.mark.parametrize("holding", [ops.debounce(9.0), ops.sample(9.0)], ids=repr)
+def test_at_the_end_of_time_what_thins_emits_the_newest(marbles, holding):
+    broker = marbles.mqtt("""
+        t q1          : -ab---""")
+    expected = "        ----(b|)"
+    acknowledged = "    --^-^"
+    marbles.check(read(broker).pipe(holding, ops.take_until(timer(4.0)), storing), expected)
+    assert broker.acknowledged("t") == acknowledged
+    assert keys(broker) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
