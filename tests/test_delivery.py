@@ -172,10 +172,11 @@ each_by_itself = held(lambda m: m.payload)
 with_duplicate = ops.map(lambda m: (m.payload, m.duplicate))
 
 
-def test_the_first_one_that_is_held_holds_the_rest(marbles):
+@pytest.mark.parametrize("qos", [1, 2])
+def test_the_first_one_that_is_held_holds_the_rest(marbles, qos):
     broker = marbles.mqtt(
-        """
-        t q1          : -abc----""",
+        f"""
+        t q{qos}      : -abc----""",
         a=5,
         b=0,
         c=0,
@@ -187,10 +188,11 @@ def test_the_first_one_that_is_held_holds_the_rest(marbles):
     assert keys(broker) == ["a", "b", "c"]
 
 
-def test_what_is_stored_out_of_order_is_acknowledged_in_the_order_of_arrival(marbles):
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_is_stored_out_of_order_is_acknowledged_in_the_order_of_arrival(marbles, qos):
     broker = marbles.mqtt(
-        """
-        t q1          : -abc---""",
+        f"""
+        t q{qos}      : -abc---""",
         a=4,
         b=1,
         c=3,
