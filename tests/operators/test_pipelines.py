@@ -120,11 +120,16 @@ def test_concat_subscribes_the_second_source_when_the_first_has_ended_and_ends_i
     expected = "        ------(x|)"
     acknowledged = "    ------^"
     first = read(broker, "first").pipe(ops.take_until(timer(2.0)))
-    held = first.pipe(ops.concat(read(broker, "second")), ops.buffer_with_count(9))
+    completions = []
+    second = read(broker, "second").pipe(
+        ops.do_action(on_completed=lambda: completions.append("second"))
+    )
+    held = first.pipe(ops.concat(second), ops.buffer_with_count(9))
     marbles.check(held.pipe(ops.take_until(timer(6.0)), storing), expected, x=["a", "d"])
     assert broker.acknowledged("first") == acknowledged
     assert broker.acknowledged("second") == acknowledged
     assert sorted(keys(broker)) == ["a", "d"]
+    assert completions == ["second"]
 
 
 def test_flat_map_acknowledges_a_message_with_the_last_of_its_rows(marbles):
@@ -279,11 +284,11 @@ def test_the_error_of_a_stream_names_the_topic_of_its_message(wrong):
 
 def test_a_stream_within_a_group_that_is_cut_off_leaves_its_message_to_the_broker(marbles):
     broker = marbles.mqtt("""
-        t q1     : -a-b----""")
-    expected = "   -----"
-    used = "       ^----!"
-    endless = read(broker).pipe(  # the first group ends at 2 s, its stream runs on
-        ops.group_by_until(lambda m: m.payload, None, lambda _: timer(1.0)),
+        t q1     : -a-b---""")
+    expected = "   ----"
+    used = "       ^---!"
+    endless = read(broker).pipe(  # at 4 s the first group has ended, its stream runs on
+        ops.group_by_until(lambda m: m.payload, None, lambda _: timer(1.5)),
         ops.flat_map(lambda group: group.pipe(ops.flat_map(lambda _: never()))),
     )
     marbles.check(endless.pipe(storing), expected, subs=used)
