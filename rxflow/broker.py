@@ -24,7 +24,7 @@ from rxflow.errors import ConfigError, ConnectError
 
 _HOSTS: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
 _LAST_PORT: Final = 65_535
-_PATIENCE: Final = 5.0  # seconds, for start and for stop
+_PATIENCE: Final = 15.0  # seconds, for start and for stop
 _BACKLOG: Final = 128
 
 
