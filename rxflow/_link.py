@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from rxflow._read_pass import read_pass
 from rxflow._surroundings import surroundings_of
 from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
 from rxflow.delivery import Ledger
@@ -164,7 +165,7 @@ class Link:
 
     def _pass(self, wire: Wire, decode: Callable[[], None]) -> None:
         try:
-            decode()
+            read_pass(decode, self._loop)
         except MalformedPacketError as error:
             self._owner.lost(f"the broker broke the protocol: {error}")
             return

@@ -39,7 +39,7 @@ class Standstill:
         elif not self._is_told and now - self._since >= STILL:
             self._is_told = True
             gc.collect()  # what nobody holds but a cycle of references is let go by that
-            if not ledger.settled:
+            if not ledger.has_news:
                 return self._text(now - self._since)
         return None
 

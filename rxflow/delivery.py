@@ -73,29 +73,37 @@ class _Uncopied:
 class Delivery(_Uncopied):
     """One delivery of QoS 1 or 2. Settled when the last reference to it is gone.
 
+    `Wire.decode` does itself what `__init__` does: the call costs half of it.
+
     Args:
         ledger: Records its arrival.
         packet: Its packet id, for QoS 2 with `QOS2` added.
+
+    Attributes:
+        ledger: The same.
+        number: Its place in the order of all deliveries of this ledger.
+        owed: How many sinks have taken it and not stored it yet.
+        stored: How many have stored it.
     """
 
-    __slots__ = ("_owed", "_stored", "ledger", "number")
+    __slots__ = ("ledger", "number", "owed", "stored")
 
     def __init__(self, ledger: Ledger, packet: int) -> None:
         self.ledger = ledger
         self.number = number = ledger.opened
         ledger.opened = number + 1
         ledger.queue.append(packet)
-        self._owed = self._stored = 0
+        self.owed = self.stored = 0
 
     def take(self, taker: int) -> None:
-        self._owed += 1
+        self.owed += 1
         self.ledger.owed += 1
         self.ledger.takers.add(taker)
 
     def store(self, touched: set[Ledger]) -> None:
-        self._owed -= 1
+        self.owed -= 1
         self.ledger.owed -= 1
-        self._stored += 1
+        self.stored += 1
         touched.add(self.ledger)
 
     def fail(self, error: Exception) -> None:
@@ -103,10 +111,11 @@ class Delivery(_Uncopied):
 
     def __del__(self) -> None:
         # May run on any thread, in the middle of anything: append, and nothing else.
-        stored = self._stored
         ledger = self.ledger
-        is_stored = stored and stored >= ledger.needed and self._owed <= 0
-        ledger.settled.append(self.number if is_stored else ~self.number)
+        if self.stored and self.stored >= ledger.needed and self.owed <= 0:
+            ledger.newly_stored.append(self.number)
+        else:
+            ledger.newly_let_go.append(self.number)
 
 
 class Unacknowledged(_Uncopied):
@@ -172,7 +181,7 @@ class Ledger:
             pipeline was abandoned.
         opened: How many numbers were given to deliveries, and to those that came again.
         queue: Packet ids in the order received, from the first that is not resolved.
-        settled: What was dropped since the last `settle`: numbers, inverted if not stored.
+        newly_stored, newly_let_go: The numbers of what was dropped since the last `settle`.
     """
 
     def __init__(
@@ -182,7 +191,8 @@ class Ledger:
         failed: Callable[[Exception], None],
         complete: Callable[[list[int]], None] | None = None,
     ) -> None:
-        self.settled: deque[int] = deque()
+        self.newly_stored: deque[int] = deque()
+        self.newly_let_go: deque[int] = deque()
         self.wake = wake
         self.received0 = 0
         self.stored = self.stored0 = 0
@@ -328,42 +338,41 @@ class Ledger:
             packet_ids, self._releasing = self._releasing, []
             self._held_up.update(packet_ids)
             self._journal.release(self._session, packet_ids)
-        if self.settled:
-            self._resolve()
+        if self.newly_stored or self.newly_let_go:
+            self._resolve(_taken(self.newly_stored), _taken(self.newly_let_go))
 
-    def _resolve(self) -> None:
-        settled = self.settled
-        first, queue, fates, ids2 = self._first, self.queue, self._fates, self._ids2
+    def _resolve(self, stored: list[int], let_go: list[int]) -> None:
         may_stored = not self.has_failed
         may_let_go = may_stored and not self._is_closed
-        count = stored = 0
-        ready: list[int] = []
-        while settled:
-            number = settled.popleft()
-            count += 1
-            if number >= 0:
-                stored += 1
-                may = may_stored
-            else:
-                number = ~number
-                may = may_let_go
-            if ids2 and number in ids2:
-                self._settle2(number, may=may)
-            if number < first:
-                number = self._adopted.pop(number, -1)
-            if number == first:
-                first += 1
-                packet = queue.popleft()
-                if may:
-                    ready.append(packet)
-            elif number > first:
-                fates[number] = may
-        self._first = first
-        self._resolved += count
-        self.stored += stored
+        self._resolved += len(stored) + len(let_go)
+        self.stored += len(stored)
         if not self._is_closed:
-            self.let_go += count - stored
+            self.let_go += len(let_go)
+        ready: list[int] = []
+        if self._are_next(stored + let_go) and (may_let_go or not let_go):
+            ready = [self.queue.popleft() for _ in range(len(stored) + len(let_go))]
+            self._first += len(ready)
+        else:
+            for number in stored:
+                self._decide(number, may=may_stored)
+            for number in let_go:
+                self._decide(number, may=may_let_go)
         self._acknowledge_in_order(ready)
+
+    def _are_next(self, numbers: list[int]) -> bool:
+        """Whether they are the first that are not resolved, in any order, and none of QoS 2."""
+        # Each number comes once, so so many from the first on are all of them.
+        first = self._first
+        return not self._ids2 and min(numbers) == first and max(numbers) < first + len(numbers)
+
+    def _decide(self, number: int, *, may: bool) -> None:
+        """Note down what becomes of a delivery when all before it are resolved."""
+        if number in self._ids2:
+            self._settle2(number, may=may)
+        if number < self._first:
+            number = self._adopted.pop(number, -1)
+        if number >= self._first:
+            self._fates[number] = may
 
     def _settle2(self, number: int, *, may: bool) -> None:
         packet_id = self._ids2.pop(number)
@@ -399,7 +408,7 @@ class Ledger:
     @property
     def has_news(self) -> bool:
         """True if `settle` has something to do."""
-        return bool(self.settled or self._releasing)
+        return bool(self.newly_stored or self.newly_let_go or self._releasing)
 
     @property
     def left(self) -> int:
@@ -434,7 +443,8 @@ class Ledger:
 
     def disown(self) -> None:
         """Acknowledge nothing, whatever happens: this is a copy in a forked child."""
-        self.settled.clear()
+        self.newly_stored.clear()
+        self.newly_let_go.clear()
         self._is_closed = self.has_failed = True
 
     def finish(self) -> None:
@@ -454,6 +464,11 @@ class Ledger:
 
 def _ignore(_: object) -> None:
     """Nobody waits for a journal."""
+
+
+def _taken(numbers: deque[int]) -> list[int]:
+    """Those that are there now; other threads append meanwhile."""
+    return [numbers.popleft() for _ in range(len(numbers))]
 
 
 def _references(items: Sequence[object]) -> list[int]:

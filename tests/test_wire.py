@@ -84,6 +84,17 @@ def test_packets_cut_anywhere_give_the_same_messages(pair):
     ]
 
 
+@pytest.mark.parametrize("length", [127, 128, 16_383, 16_384])
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_a_length_of_any_size_is_read_wherever_it_is_cut(pair, length, cut):
+    payload = b"1" * (length - 3)  # behind a topic of one letter
+    data = publish("a", payload, qos=0)
+    assert len(data) - length == (2 if length < 128 else 3 if length < 16_384 else 4)
+    pair.feed(data[:cut])
+    pair.feed(data[cut:])
+    assert [m.payload for m in pair.feed(publish("b"))] == [payload, b"1"]
+
+
 def test_what_comes_of_a_large_packet_is_looked_at_when_it_is_whole(pair, monkeypatch):
     looks = []
     decode = Wire.decode

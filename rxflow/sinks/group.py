@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
+from rxflow._read_pass import soon
 from rxflow._surroundings import surroundings_of
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import SinkError
@@ -110,6 +112,7 @@ class GroupCommit:
         self._tokens: deque[Token | None] = deque()
         self._large_bytes = 0  # waiting in rows that are large
         self._loop: AbstractEventLoop | None = None
+        self._start_here: Callable[[], None] = self.flush
         self._is_scheduled = False
         self._running: Commit | None = None
         self._worker: Executor | None = None
@@ -164,13 +167,14 @@ class GroupCommit:
             self._move_to(loop)
         if self._running is None and not self._is_scheduled:
             self._is_scheduled = True
-            loop.call_soon(self._start, loop)
+            soon(self._start_here, loop)
 
     def _move_to(self, loop: AbstractEventLoop) -> None:
         """Another loop than last time, or the first: what the last one began is ended here."""
         if self._loop is not None:
             self.flush()
         self._loop = loop
+        self._start_here = partial(self._start, loop)
         self._is_scheduled = False
 
     def flush(self) -> None:
@@ -241,7 +245,7 @@ class GroupCommit:
             self.flush()
 
     def _settle_and_go_on(self, commit: Commit, loop: AbstractEventLoop) -> None:
-        if self._settle(commit, is_behind=True):
+        if self._settle(commit, is_behind=True) and self._tokens:
             self._start(loop)
 
     def _settle(self, commit: Commit, *, is_behind: bool = False) -> bool:

@@ -391,7 +391,7 @@ def test_tokens_are_let_go_of_before_their_ledger_is_woken(path):
     left = []
 
     def wake():
-        left.append(ledger.settled.copy())
+        left.append(list(ledger.newly_stored))
 
     async def main():
         sink.on_next(Message("a", 1, 1, delivery=Delivery(ledger, 1)))

@@ -5,15 +5,16 @@ A test here is right twice: it passes with rxflow as it is, and fails with the w
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import reactivex
 from reactivex import operators as rx
 
-import rxflow._wire
 from rxflow import RxflowWarning, run_async
 from rxflow import operators as ops
 from rxflow._client import Client
+from rxflow._link import Link
 from rxflow._source import Source
 from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
@@ -272,21 +273,16 @@ def open_anyway(self, packet_id, *_, **__):
     return Delivery(self, packet_id + QOS2)
 
 
-def message(**wrong):
-    def make(topic, payload, qos, retain, duplicate, *rest):
-        properties, received_at, delivery = rest
-        flags = {"retain": retain, "duplicate": duplicate} | wrong
-        return Message(
-            topic,
-            payload,
-            qos,
-            properties=properties,
-            received_at=received_at,
-            delivery=delivery,
-            **flags,
+def without(**flags):
+    """Messages that come from the wire without such a flag, whatever the broker says."""
+
+    def unmarked(link, message):
+        marks = {"retain": message.retain, "duplicate": message.duplicate} | flags
+        link._owner.on_next(
+            Message(message.topic, message.payload, message.qos, delivery=message.delivery, **marks)
         )
 
-    return make
+    return property(lambda link: partial(unmarked, link))
 
 
 SINKS: dict[str, tuple[Callable[[Marbles], None], object, str, object]] = {
@@ -327,11 +323,11 @@ SINKS: dict[str, tuple[Callable[[Marbles], None], object, str, object]] = {
     ),
     "not marked as a duplicate": (
         lost_and_regained,
-        rxflow._wire,
-        "Message",
-        message(duplicate=False),
+        Link,
+        "on_next",
+        without(duplicate=False),
     ),
-    "not marked as retained": (retained, rxflow._wire, "Message", message(retain=False)),
+    "not marked as retained": (retained, Link, "on_next", without(retain=False)),
     "too slow to come back": (lost_and_regained, Client, "_wait", lambda *_: 9.0),
     "QoS 2 delivered again": (qos_2, Ledger, "open2", open_anyway),
     "not subscribed to a new session": (clean, Source, "connected", subscribing_once),

@@ -1,0 +1,52 @@
+"""What waits for the end of the read pass that is under way: the commit of all that it brought.
+
+The next turn of the loop would do, but takes 20 us to come, as long as all that rxflow does with a
+single message.
+"""
+
+from __future__ import annotations
+
+import threading
+from asyncio import AbstractEventLoop
+from collections import deque
+from collections.abc import Callable
+
+Act = Callable[[], object]
+
+
+class _UnderWay(threading.local):
+    acts: deque[Act] | None = None  # None: no pass is under way on this thread
+
+
+_under_way = _UnderWay()
+
+
+def read_pass(decode: Act, loop: AbstractEventLoop) -> None:
+    """Decode what was read, then do what has been put off until then.
+
+    Args:
+        decode: Hands on each message.
+        loop: Does in its next turn what an exception leaves undone.
+
+    Raises:
+        Exception: What one of them raised.
+    """
+    acts = _under_way.acts = deque[Act]()
+    try:
+        decode()
+        _under_way.acts = None
+        while acts:
+            acts.popleft()()
+    finally:
+        _under_way.acts = None
+        for act in acts:
+            loop.call_soon(act)
+
+
+def soon(act: Act, loop: AbstractEventLoop) -> None:
+    """Do it at the end of the read pass that is under way on this thread, else in the next turn."""
+    acts = _under_way.acts
+    if acts is None:
+        loop.call_soon(act)
+    else:
+        acts.append(act)
