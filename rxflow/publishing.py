@@ -233,7 +233,7 @@ class MqttSink(abc.ObserverBase[Any]):
         check_publishable(topic)
         check_range("qos", qos, 0, 2)
         is_raw = isinstance(payload, bytes | bytearray | memoryview)
-        raw = bytes(payload) if is_raw else codec.encode(payload)
+        raw = bytes(payload) if is_raw else codec.compact(codec.encode(payload))
         return _Outgoing(topic, raw, qos, bool(_resolve(self._retain, value)), delivery)
 
     def _refuse(self, value: Any, error: Exception, whole: Any) -> None:

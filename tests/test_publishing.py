@@ -10,6 +10,7 @@ from textwrap import dedent
 
 import pytest
 import reactivex
+from memory import grown_by
 from reactivex.subject import Subject
 from scripted import (
     CONNECT,
@@ -122,6 +123,16 @@ def test_of_a_batch_each_message_is_published():
         batch = Batch(Message(topic, b"1") for topic in "xyz")
         quiet(reactivex.of(batch), MqttSink(broker.url, topic=lambda m: m.topic))
     assert [topic for topic, *_ in messages] == ["x", "y", "z"]
+
+
+def test_an_item_that_waits_takes_no_more_memory_than_it_needs():
+    async def main():
+        grown = grown_by(lambda: [sink.on_next({"n": n}) for n in range(9_000)])
+        sink.on_completed()
+        return grown
+
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a", drain_timeout=0)
+    assert asyncio.run(main()) < 9_000 * 1536  # orjson's own take 4,112 bytes each
 
 
 # -- what bad items get ----------------------------------------------------------------------------

@@ -124,7 +124,10 @@ class GroupCommit:
         return self._running is None and not self._tokens
 
     def add(self, rows: list[bytes], tokens: list[Token | None]) -> None:
-        """Take rows, a token or None for each: committed soon on a loop, else on return."""
+        """Take rows, a token or None for each: committed soon on a loop, else on return.
+
+        Those of a large group should be compact, see `codec.compact`.
+        """
         if len(self._tokens) > self.max_queued:
             self.flush()
         for token in tokens:
@@ -132,7 +135,7 @@ class GroupCommit:
                 token.take(self._number)
         if large := sum(size for row in rows if (size := len(row)) > _LARGE):
             self._add_large(large)
-        self._rows.extend(map(_compact, rows))
+        self._rows.extend(rows)
         self._tokens.extend(tokens)
         self._see_to_it()
 
@@ -140,7 +143,7 @@ class GroupCommit:
         """Take one row: `add` without the lists."""
         waiting = len(self._tokens)
         if waiting > _FEW:
-            row = b"%b" % row  # `_compact`, without the call
+            row = b"%b" % row  # `codec.compact`, without the call
         if waiting > self.max_queued:
             self.flush()  # before this one is taken: somebody upstream still holds it
         if token is not None:
@@ -283,8 +286,3 @@ class GroupCommit:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.shutdown()
-
-
-def _compact(row: bytes) -> bytes:
-    """The same row in as much memory as it needs: what orjson returns keeps 4 KiB of any size."""
-    return b"%b" % row

@@ -142,7 +142,7 @@ class FileSink(abc.ObserverBase[Any]):
         for each in batch:
             message = cast("Message[Any]", each if isinstance(each, Message) else Message("", each))
             try:
-                rows.append(item.row(message.payload))
+                rows.append(codec.compact(item.row(message.payload)))
             except (TypeError, ValueError) as error:
                 self._set_aside(message, str(error), batch)
                 continue

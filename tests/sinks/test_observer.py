@@ -3,10 +3,10 @@ import errno
 import json
 import os
 import threading
-from pathlib import Path
 
 import pytest
 import reactivex
+from memory import grown_by
 from reactivex import operators as rx
 
 from rxflow.delivery import Delivery, Ledger
@@ -702,19 +702,21 @@ def test_large_rows_that_wait_are_bounded_in_bytes(path):
     assert sink.rows == 70
 
 
-def test_a_row_that_waits_takes_no_more_memory_than_it_needs(path):
+def one_by_one(sink, rows):
+    for row in rows:
+        sink.on_next(row)
+
+
+def as_a_batch(sink, rows):
+    sink.on_next(Batch(Message("a", row) for row in rows))
+
+
+@pytest.mark.parametrize("put", [one_by_one, as_a_batch])
+def test_a_row_that_waits_takes_no_more_memory_than_it_needs(path, put):
     async def main():
-        before = resident()
-        for n in range(20_000):
-            sink.on_next({"n": n})
-        return resident() - before
+        return grown_by(lambda: put(sink, rows))
 
-    def resident():
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE")
-
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("needs /proc")
+    rows = [{"n": n} for n in range(20_000)]
     sink = JsonSink(path)
     sink.max_queued = 10**6
     grown = asyncio.run(main())
