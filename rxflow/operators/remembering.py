@@ -65,16 +65,18 @@ class _Carry:
             emit = observer.on_next
 
             def on_next(item: Any) -> None:
-                before = self._item, self._bare
+                item_before, bare_before = self._item, self._bare
                 without = item
                 if type(item) in CARRIERS:
                     without = bare(item)
                     self._remember(without)
-                self._item, self._bare = item, without
+                self._item = item
+                self._bare = without
                 try:
                     emit(without)
                 finally:
-                    self._item, self._bare = before
+                    self._item = item_before
+                    self._bare = bare_before
 
             return source.subscribe(
                 on_next, observer.on_error, observer.on_completed, scheduler=scheduler
@@ -93,7 +95,8 @@ class _Carry:
         if self._item is _NONE:
             # At the end. The newest has no delivery: nothing that is remembered has one.
             return enveloped(self._newest, result) if self._is_computing else result
-        result = exchanged(result, self._bare, self._item)
+        if self._item is not self._bare:
+            result = exchanged(result, self._bare, self._item)
         if self._is_computing:
             return enveloped(self._item, result)
         if type(result) is tuple:
