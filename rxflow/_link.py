@@ -237,16 +237,17 @@ class Link:
         except OSError as error:
             self._owner.lost(f"connection lost: {error.strerror or error}")
             return
-        if bool(wire.unsent) != self._is_writing:
-            self._is_writing = bool(wire.unsent)
+        unsent = wire.unsent
+        if bool(unsent) != self._is_writing:
+            self._is_writing = bool(unsent)
             if self._is_writing:
                 self._loop.add_writer(wire.fileno(), self._flush)
             else:
                 self._loop.remove_writer(wire.fileno())
                 self._owner.settled()  # a sink may have waited for room
-        if wire.unsent > HELD_BACK:
+        if unsent > HELD_BACK:
             self._stop_reading()
-        elif not wire.is_paused:
+        elif not (self._is_reading or wire.is_paused):
             self._start_reading()
 
     # -- keeping alive --------------------------------------------------------------------------

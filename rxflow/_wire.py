@@ -429,18 +429,16 @@ class Wire:
         Raises:
             OSError: The connection is gone.
         """
-        if self._out:
-            with self._lock:
-                self._flush()
-
-    def _flush(self) -> None:
-        try:
-            while self._out:
-                count = self._stream.send(self._out)
-                del self._out[:count]
-                self.last_write = self._clock()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
+        if not self._out:
+            return
+        with self._lock:
+            try:
+                while self._out:
+                    count = self._stream.send(self._out)
+                    del self._out[:count]
+                    self.last_write = self._clock()
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                pass
 
     def try_flush(self) -> None:
         """As `flush`, from another thread: what goes wrong, the loop will see for itself."""

@@ -338,8 +338,10 @@ class Ledger:
             packet_ids, self._releasing = self._releasing, []
             self._held_up.update(packet_ids)
             self._journal.release(self._session, packet_ids)
-        if self.newly_stored or self.newly_let_go:
-            self._resolve(_taken(self.newly_stored), _taken(self.newly_let_go))
+        stored = _taken(self.newly_stored) if self.newly_stored else []
+        let_go = _taken(self.newly_let_go) if self.newly_let_go else []
+        if stored or let_go:
+            self._resolve(stored, let_go)
 
     def _resolve(self, stored: list[int], let_go: list[int]) -> None:
         may_stored = not self.has_failed

@@ -13,7 +13,7 @@ from rxflow.errors import SinkError
 from rxflow.log import printable
 from rxflow.sinks.inflight import Claim, Inflight, part
 from rxflow.sinks.layout import Layout
-from rxflow.sinks.place import Place, explained, flush, identity, write_all
+from rxflow.sinks.place import Place, explained, explanation, flush, identity, write_all
 from rxflow.sinks.tear import COMMIT_BYTES, Foreign, Repair, examine
 
 Existing = Literal["append", "refuse", "rotate"]
@@ -153,15 +153,17 @@ class DurableFile:
         self.bytes += len(content) - len(self._layout.ending)
 
     def _write_and_sync(self, content: bytes) -> None:
-        with explained(self.path, "write it"):
+        # `explained` in full: to enter it three times costs a commit 3 us.
+        try:
             self._write(content)
-        with explained(self.path, "sync it"):
-            try:
-                flush(self._fd)
-            except OSError:
-                with suppress(OSError):  # these rows come again: they should not stand there too
-                    self._take_back()
-                raise
+        except OSError as error:
+            raise explanation(self.path, "write it", error) from error
+        try:
+            flush(self._fd)
+        except OSError as error:
+            with suppress(OSError):  # these rows come again: they should not stand there too
+                self._take_back()
+            raise explanation(self.path, "sync it", error) from error
 
     def _undo(self, claims: Sequence[Claim]) -> None:
         """Rows that are not stored must come again, also when other rows stand where they stood."""
@@ -180,9 +182,11 @@ class DurableFile:
         if not self._is_sound:
             text = f"{self._shown}: an earlier commit failed."
             raise SinkError(f"{text} Start again: opening recovers it.")
-        with explained(self.path, "look at it"):
+        try:
             is_still = place.is_still(self._identity, self._size)
             is_locked = place.is_locked()
+        except OSError as error:
+            raise explanation(self.path, "look at it", error) from error
         if not is_still or not is_locked:
             self._is_sound = False
             text = f"{self._shown} was removed, renamed or changed while it was being written."

@@ -12,7 +12,8 @@ import re
 import stat
 import sys
 import weakref
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -38,24 +39,20 @@ _ADVICE: Final = {
 _CHECK_DISK: Final = "Check the disk, then start again: opening the file recovers it."
 
 
-class explained:  # noqa: N801 (as those of contextlib, whose generators cost each commit 5 us)
-    """Turn what the system says into a `SinkError` that names the file and what to do."""
+def explanation(path: Path, doing: str, error: OSError) -> SinkError:
+    """What the system says as an error that names the file and what to do."""
+    advice = _ADVICE.get(error.errno or 0, _CHECK_DISK)
+    said = error.strerror or error
+    return SinkError(f"{printable(path)}: cannot {doing}: {said}. {advice}")
 
-    __slots__ = ("_doing", "_path")
 
-    def __init__(self, path: Path, doing: str) -> None:
-        self._path = path
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        """Nothing is there to be opened."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError):
-            advice = _ADVICE.get(error.errno or 0, _CHECK_DISK)
-            said = error.strerror or error
-            text = f"{printable(self._path)}: cannot {self._doing}: {said}. {advice}"
-            raise SinkError(text) from error
+@contextmanager
+def explained(path: Path, doing: str) -> Generator[None]:
+    """Raise the `explanation` of what the system says."""
+    try:
+        yield
+    except OSError as error:
+        raise explanation(path, doing, error) from error
 
 
 def identity(fd: int) -> tuple[int, int]:
