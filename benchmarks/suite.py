@@ -49,6 +49,7 @@ class Section:
         entries: In the order of the table.
         by: What is compared: `rate`, `cpu_us` or `p50`.
         note: A sentence under the title.
+        times: So many times as many rounds, for what differs much from one to the next.
     """
 
     key: str
@@ -56,6 +57,7 @@ class Section:
     entries: tuple[Entry, ...]
     by: str = "rate"
     note: str = ""
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Rounds:
         """Every entry in turn, `rounds` times."""
         measured: list[list[Figures]] = [[] for _ in section.entries]
         missed = [self._reason(entry) for entry in section.entries]
-        for number in range(self._rounds):
+        for number in range(self._rounds * section.times):
             print(f"{section.key}: round {number + 1}", file=sys.stderr, flush=True)
             for at, entry in enumerate(section.entries):
                 if missed[at]:
