@@ -10,15 +10,23 @@ import threading
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 Act = Callable[[], object]
 
 
 class _UnderWay(threading.local):
-    acts: deque[Act] | None = None  # None: no pass is under way on this thread
+    """The read pass of this thread.
+
+    Attributes:
+        acts: What waits for its end; the same object as long as it is the same pass, and None while
+            there is none.
+    """
+
+    acts: deque[Act] | None = None
 
 
-_under_way = _UnderWay()
+under_way: Final = _UnderWay()
 
 
 def read_pass(decode: Act, loop: AbstractEventLoop) -> None:
@@ -31,21 +39,21 @@ def read_pass(decode: Act, loop: AbstractEventLoop) -> None:
     Raises:
         Exception: What one of them raised.
     """
-    acts = _under_way.acts = deque[Act]()
+    acts = under_way.acts = deque[Act]()
     try:
         decode()
-        _under_way.acts = None
+        under_way.acts = None
         while acts:
             acts.popleft()()
     finally:
-        _under_way.acts = None
+        under_way.acts = None
         for act in acts:
             loop.call_soon(act)
 
 
 def soon(act: Act, loop: AbstractEventLoop) -> None:
     """Do it at the end of the read pass that is under way on this thread, else in the next turn."""
-    acts = _under_way.acts
+    acts = under_way.acts
     if acts is None:
         loop.call_soon(act)
     else:

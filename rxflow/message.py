@@ -18,6 +18,8 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SHOWN: Final = 80
 
+_new = object.__new__
+
 
 @final
 class Message(Generic[P]):
@@ -86,16 +88,17 @@ class Message(Generic[P]):
 
     def with_payload(self, payload: Q) -> Message[Q]:
         """The same envelope and delivery around another payload."""
-        return Message(
-            self.topic,
-            payload,
-            self.qos,
-            self.retain,
-            self.duplicate,
-            self._properties,
-            self.received_at,
-            self.delivery,
-        )
+        # What `__init__` would do: each operator that makes something of a message comes here.
+        made: Any = _new(Message)
+        made.topic = self.topic
+        made.payload = payload
+        made.qos = self.qos
+        made.retain = self.retain
+        made.duplicate = self.duplicate
+        made._properties = self._properties  # noqa: SLF001 (its constructor is here)
+        made.received_at = self.received_at
+        made.delivery = self.delivery
+        return made
 
     def with_delivery(self, delivery: Token | None) -> Message[P]:
         """The same message, carrying another delivery; with None it holds up no acknowledgement."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from rxflow._read_pass import soon
+from rxflow._read_pass import soon, under_way
 from rxflow._surroundings import surroundings_of
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import SinkError
@@ -114,6 +114,7 @@ class GroupCommit:
         self._loop: AbstractEventLoop | None = None
         self._start_here: Callable[[], None] = self.flush
         self._is_scheduled = False
+        self._seen_to_in: object = None  # the read pass at whose end there will be a commit
         self._running: Commit | None = None
         self._worker: Executor | None = None
         self._took = float("inf")  # seconds, the latest commit
@@ -152,7 +153,8 @@ class GroupCommit:
             self._add_large(len(row))
         self._rows.append(row)
         self._tokens.append(token)
-        self._see_to_it()
+        if self._seen_to_in is None or under_way.acts is not self._seen_to_in:
+            self._see_to_it()
 
     def _add_large(self, size: int) -> None:
         """Make room for large rows; `max_queued` bounds the memory of all others."""
@@ -161,6 +163,7 @@ class GroupCommit:
         self._large_bytes += size
 
     def _see_to_it(self) -> None:
+        """Have what waits committed. Once for a read pass: `get_running_loop` is a system call."""
         try:
             loop = get_running_loop()
         except RuntimeError:
@@ -171,6 +174,7 @@ class GroupCommit:
         if self._running is None and not self._is_scheduled:
             self._is_scheduled = True
             soon(self._start_here, loop)
+        self._seen_to_in = under_way.acts
 
     def _move_to(self, loop: AbstractEventLoop) -> None:
         """Another loop than last time, or the first: what the last one began is ended here."""
@@ -182,6 +186,7 @@ class GroupCommit:
 
     def flush(self) -> None:
         """Commit everything that waits, on this thread, after the commit that is under way."""
+        self._seen_to_in = None
         while True:
             with self._lock:
                 running = self._running

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from rxflow._read_pass import read_pass
 from rxflow.sinks.group import GroupCommit
 
 QUICK, SLOW = 0.0002, 0.02
@@ -48,3 +49,33 @@ def places(*commits):
 )
 def test_the_loop_writes_a_few_rows_itself_if_the_disk_was_quick_last_time(commits, expected):
     assert places(*commits) == expected
+
+
+def test_rows_behind_a_flush_in_the_middle_of_a_read_pass_are_committed_too():
+    async def main():
+        is_writing, may_go_on, committed = threading.Event(), threading.Event(), []
+        ended = asyncio.Event()
+
+        def write(rows, tokens):
+            del tokens
+            is_writing.set()
+            may_go_on.wait(10)
+            committed.extend(rows)
+
+        def decode():
+            group.add_one(b"2", None)  # a commit is under way: nothing needs to be begun
+            may_go_on.set()
+            group.flush()
+            ended.clear()
+            group.add_one(b"3", None)
+
+        group = GroupCommit(write, lambda *_: ended.set())
+        group.add_one(b"1", None)
+        await asyncio.to_thread(is_writing.wait, 10)
+        read_pass(decode, asyncio.get_running_loop())
+        async with asyncio.timeout(5):
+            await ended.wait()
+        group.close()
+        return committed
+
+    assert asyncio.run(main()) == [b"1", b"2", b"3"]
