@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from reactivex import Observer, abc
-from reactivex.observer import AutoDetachObserver
 
 from rxflow._client import Client, Settings
 from rxflow._settings import SILENCE
@@ -19,6 +18,7 @@ from rxflow.delivery import Journal, Ledger
 from rxflow.errors import ConnectError, RxflowError, SinkError
 from rxflow.log import PerSecond, announce, logger, printable
 from rxflow.message import Message
+from rxflow.operators.operator import unwrapped
 from rxflow.topics import check_topic
 
 _REFUSED: Final = 0x80
@@ -100,7 +100,8 @@ class Source:
         self.closed: asyncio.Future[None] = loop.create_future()
         self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
         self._standstill = Standstill(self.ledger)
-        self._client = Client(settings, self, self.ledger, _unwrapped(observer), loop)
+        emit = unwrapped(observer)  # a source stops by itself
+        self._client = Client(settings, self, self.ledger, emit, loop)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -330,16 +331,6 @@ class Source:
             return name
         self._strays.add("set aside: a message to {!r}, which nobody asked for", printable(name))
         return None
-
-
-def _unwrapped(observer: abc.ObserverBase[Message[bytes]]) -> Callable[[Message[bytes]], object]:
-    """Its `on_next`, without the wrapper of reactivex, which is a twentieth of a message's time.
-
-    The wrapper passes on nothing after the end or a dispose; a source stops by itself then.
-    """
-    if isinstance(observer, AutoDetachObserver):
-        return observer._on_next  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    return observer.on_next
 
 
 def _ignore(_: object) -> None:

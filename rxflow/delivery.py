@@ -96,15 +96,17 @@ class Delivery(_Uncopied):
         self.owed = self.stored = 0
 
     def take(self, taker: int) -> None:
+        ledger = self.ledger
         self.owed += 1
-        self.ledger.owed += 1
-        self.ledger.takers.add(taker)
+        ledger.owed += 1
+        ledger.takers.add(taker)
 
     def store(self, touched: set[Ledger]) -> None:
+        ledger = self.ledger
         self.owed -= 1
-        self.ledger.owed -= 1
         self.stored += 1
-        touched.add(self.ledger)
+        ledger.owed -= 1
+        touched.add(ledger)
 
     def fail(self, error: Exception) -> None:
         self.ledger.fail(error)

@@ -12,7 +12,7 @@ from rxflow.errors import DecodeError
 from rxflow.log import printable
 from rxflow.message import Message
 from rxflow.operators import arguments
-from rxflow.operators.operator import lifted
+from rxflow.operators.operator import swift
 from rxflow.operators.scope import scope_of
 from rxflow.operators.setting_aside import set_aside, topic_of
 
@@ -50,7 +50,7 @@ def decode_json(
     """
     arguments.observer("rejected", rejected)
     arguments.at_least_one("max_payload_bytes", max_payload_bytes)
-    return cast("Decode", lifted(_decoded(rejected, max_payload_bytes, is_exact=exact_integers)))
+    return cast("Decode", swift(_decoded(rejected, max_payload_bytes, is_exact=exact_integers)))
 
 
 def _decoded(
@@ -65,7 +65,6 @@ def _decoded(
     ) -> abc.DisposableBase:
         if scope := scope_of(scheduler):
             scope.adopt(rejected)
-        emit = observer.on_next
 
         def on_next(item: Any) -> None:
             is_message = type(item) is Message
@@ -77,7 +76,7 @@ def _decoded(
             except ValueError as error:
                 fail(item, error)
             else:
-                emit(item.with_payload(value) if is_message else value)
+                observer.on_next(item.with_payload(value) if is_message else value)
 
         def fail(item: Any, reason: ValueError) -> None:
             topic = topic_of(item)

@@ -14,7 +14,7 @@ from reactivex.operators._timestamp import Timestamp
 from rxflow.message import Batch, Message
 from rxflow.operators import arguments
 from rxflow.operators.envelope import CARRIERS, enveloped, payload_of
-from rxflow.operators.operator import Made, Same, lifted
+from rxflow.operators.operator import Made, Same, swift
 from rxflow.operators.scope import scope_of
 from rxflow.operators.setting_aside import name_topic, set_aside
 
@@ -50,7 +50,7 @@ def map(
         return cast("Made[A, B]", rx.map(None))
     arguments.function("mapper", mapper)
     arguments.observer("rejected", rejected)
-    return cast("Made[A, B]", lifted(_mapped(mapper, rejected)))
+    return cast("Made[A, B]", swift(_mapped(mapper, rejected)))
 
 
 def _mapped(
@@ -63,7 +63,6 @@ def _mapped(
     ) -> abc.DisposableBase:
         if scope := scope_of(scheduler):
             scope.adopt(rejected)
-        emit = observer.on_next
 
         def on_next(item: Any) -> None:
             try:
@@ -80,7 +79,7 @@ def _mapped(
                     result = enveloped(item, result)
             elif kind in CARRIERS:
                 result = enveloped(item, result)
-            emit(result)
+            observer.on_next(result)
 
         return source.subscribe(
             on_next, observer.on_error, observer.on_completed, scheduler=scheduler
@@ -125,8 +124,6 @@ def filter(predicate: Callable[[T], object]) -> Same[T]:
         observer: abc.ObserverBase[Any],
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
-        emit = observer.on_next
-
         def on_next(item: Any) -> None:
             try:
                 is_wanted = predicate(item)
@@ -135,13 +132,13 @@ def filter(predicate: Callable[[T], object]) -> Same[T]:
                 observer.on_error(error)
                 return
             if is_wanted:
-                emit(item)
+                observer.on_next(item)
 
         return source.subscribe(
             on_next, observer.on_error, observer.on_completed, scheduler=scheduler
         )
 
-    return lifted(subscribe)
+    return swift(subscribe)
 
 
 def map_indexed(mapper_indexed: Callable[[A, int], B] | None = None) -> Made[A, B]:

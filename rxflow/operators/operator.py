@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast, overload
 
 from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+from reactivex.internal import noop
+from reactivex.observer import AutoDetachObserver
 
 from rxflow.message import Batch, Message
 
@@ -92,6 +95,52 @@ def lifted(subscribe: Subscribe) -> Callable[[Observable[Any]], Observable[Any]]
         return Observable(functools.partial(subscribe, source))
 
     return apply
+
+
+def swift(subscribe: Subscribe) -> Callable[[Observable[Any]], Observable[Any]]:
+    """As `lifted`, for an operator that emits by `observer.on_next(...)`, looked up each time."""
+
+    def subscribed(
+        source: Observable[Any],
+        observer: abc.ObserverBase[Any],
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        emitter = _Emitter(observer)
+        upstream = subscribe(source, cast("abc.ObserverBase[Any]", emitter), scheduler)
+
+        def dispose() -> None:
+            emitter.on_next = noop
+            upstream.dispose()
+
+        return Disposable(dispose)
+
+    return lifted(subscribed)
+
+
+class _Emitter:
+    """An observer without the call in which reactivex looks whether it has ended already.
+
+    reactivex puts an `AutoDetachObserver` around each observer. Here `on_next` is what that would
+    pass on to, and nothing after an error or a dispose; after completion upstream emits nothing.
+    """
+
+    __slots__ = ("_observer", "on_completed", "on_next")
+
+    def __init__(self, observer: abc.ObserverBase[Any]) -> None:
+        self._observer = observer
+        self.on_next = unwrapped(observer)
+        self.on_completed = observer.on_completed
+
+    def on_error(self, error: Exception) -> None:
+        self.on_next = noop
+        self._observer.on_error(error)
+
+
+def unwrapped(observer: abc.ObserverBase[T]) -> Callable[[T], object]:
+    """Its `on_next`, without the wrapper of reactivex, which passes on nothing after the end."""
+    if isinstance(observer, AutoDetachObserver):
+        return observer._on_next  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return observer.on_next
 
 
 def labelled(name: str, make: Callable[..., Any]) -> Callable[..., Operator[Any, Any]]:
