@@ -1,7 +1,7 @@
 """What waits for the end of the read pass that is under way: the commit of all that it brought.
 
-The next turn of the loop would do, but takes 20 us to come, as long as all that rxflow does with a
-single message.
+The next turn of the loop would do, but takes 13 us to come, of 90 that a message on its own needs
+without a disk.
 """
 
 from __future__ import annotations
