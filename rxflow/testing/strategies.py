@@ -9,7 +9,7 @@ def test_nothing_follows_the_end(text):
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from hypothesis import strategies as st
@@ -43,18 +43,18 @@ def marble_diagrams(
         raise DiagramError(f"max_length: >= 1, not {max_length!r}")
     if set(terminal) - set("|#"):
         raise DiagramError(f"terminal: | or #, both or nothing, not {terminal!r}")
-    ends = st.sampled_from(["", *terminal])
-    key = st.sampled_from(keys)
-    frame, last = st.just("-") | key, ends
+    key, ends = st.sampled_from(keys), st.sampled_from(["", *terminal])
     if groups:
-        frame |= st.lists(key, min_size=2, max_size=3).map(_group)
-        if terminal:
-            items = st.lists(key, min_size=1, max_size=3)
-            last |= st.tuples(items.map("".join), st.sampled_from(terminal)).map(_group)
+        items = st.lists(key, max_size=3)  # shorter is simpler: so a group shrinks to one item
+        frame = items.map(lambda together: _instant(together) or "-")
+        last = st.tuples(items, ends).map(lambda both: _instant([*both[0], *both[1]]))
+    else:
+        frame, last = st.just("-") | key, ends
     frames = st.lists(frame, max_size=max_length - 1).map("".join)
     texts = st.tuples(frames, last).map("".join)
     return texts.filter(lambda text: not _DURATION.search(text))
 
 
-def _group(parts: Iterable[str]) -> str:
-    return f"({''.join(parts)})"
+def _instant(parts: Sequence[str]) -> str:
+    text = "".join(parts)
+    return f"({text})" if len(parts) > 1 else text

@@ -242,7 +242,7 @@ def test_a_law_that_fails_shrinks_to_a_diagram(run):
             marbles.check(marbles.cold(text), text.replace("b", "a"))
     """)
     result.assert_outcomes(failed=1)
-    result.stdout.re_match_lines([r".*text='(b|\(b[|#]\))'.*"])  # one frame, whichever it is
+    result.stdout.fnmatch_lines(["*text='b'*"])
 
 
 def test_strategies_keep_to_what_they_are_told():
