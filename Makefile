@@ -41,7 +41,7 @@ fix: $(DEV)  # format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(RUN)  # rxflow beside its peers, and whether the goals are met; a quarter of an hour
+bench: $(RUN)  # rxflow beside its peers, and whether the goals are met; 17 minutes
 	$(BIN)/python benchmarks/bench.py --folder build/bench
 
 build: $(DEV)  # wheel and source archive, in dist/
