@@ -73,7 +73,7 @@ class _Uncopied:
 class Delivery(_Uncopied):
     """One delivery of QoS 1 or 2. Settled when the last reference to it is gone.
 
-    `Wire.decode` does itself what `__init__` does: the call costs half of it.
+    `Wire.decode` does itself what `__init__` does: the call is a third of the cost.
 
     Args:
         ledger: Records its arrival.

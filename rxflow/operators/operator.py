@@ -139,7 +139,7 @@ class _Emitter:
 def unwrapped(observer: abc.ObserverBase[T]) -> Callable[[T], object]:
     """Its `on_next`, without the wrapper of reactivex, which passes on nothing after the end."""
     if isinstance(observer, AutoDetachObserver):
-        return observer._on_next  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return observer._on_next  # noqa: SLF001 (it wraps this)  # pyright: ignore[reportPrivateUsage]
     return observer.on_next
 
 

@@ -112,7 +112,6 @@ class GroupCommit:
         self._tokens: deque[Token | None] = deque()
         self._large_bytes = 0  # waiting in rows that are large
         self._loop: AbstractEventLoop | None = None
-        self._start_here: Callable[[], None] = self.flush
         self._is_scheduled = False
         self._seen_to_in: object = None  # the read pass at whose end there will be a commit
         self._running: Commit | None = None
@@ -163,7 +162,7 @@ class GroupCommit:
         self._large_bytes += size
 
     def _see_to_it(self) -> None:
-        """Have what waits committed. Once for a read pass: `get_running_loop` is a system call."""
+        """Have what waits committed. Once for a read pass: to ask for the loop costs 0.2 us."""
         try:
             loop = get_running_loop()
         except RuntimeError:
@@ -173,7 +172,7 @@ class GroupCommit:
             self._move_to(loop)
         if self._running is None and not self._is_scheduled:
             self._is_scheduled = True
-            soon(self._start_here, loop)
+            soon(partial(self._start, loop), loop)
         self._seen_to_in = under_way.acts
 
     def _move_to(self, loop: AbstractEventLoop) -> None:
@@ -181,7 +180,6 @@ class GroupCommit:
         if self._loop is not None:
             self.flush()
         self._loop = loop
-        self._start_here = partial(self._start, loop)
         self._is_scheduled = False
 
     def flush(self) -> None:
