@@ -208,7 +208,6 @@ class Ledger:
         self.released = complete or _ignore
         self._journal: Journal | None = None
         self._session = ""
-        self._restored: dict[int, int] = {}  # packet id of QoS 2 in the journal -> digest
         self._digests2: dict[int, int] = {}  # number of QoS 2 -> digest, until settled
         self._releasing: list[int] = []  # packet ids whose PUBREL came in this pass
         self._held_up: set[int] = set()  # those whose PUBCOMP waits for the journal
@@ -222,7 +221,7 @@ class Ledger:
         self._fates: dict[int, bool] = {}  # settled out of order: may it be acknowledged?
         self._numbers2: dict[int, int] = {}  # packet id of QoS 2 -> number, until settled
         self._ids2: dict[int, int] = {}  # and back
-        self._done2: set[int] = set()  # packet ids of QoS 2 settled, their PUBREL not seen
+        self._done2: dict[int, int] = {}  # those settled, their PUBREL not seen -> digest
         self._adopted: dict[int, int] = {}  # number on an older connection -> number on this one
         _ledgers.add(self)
 
@@ -242,7 +241,6 @@ class Ledger:
             self._ids2.clear()  # before `forget`: no commit may claim an id of the lost session
             self._digests2.clear()
             self._done2.clear()
-            self._restored.clear()
             if self._journal:
                 self._journal.forget(self._session)
 
@@ -259,31 +257,41 @@ class Ledger:
             SinkError: The journal can't be written.
         """
         self._journal, self._session = journal, session
-        self._restored = journal.attach(session, self)
+        self._done2 = journal.attach(session, self)
 
     def open2(self, packet_id: int, digest: int = 0, *, duplicate: bool = True) -> Delivery | None:
         """Record the arrival of a QoS 2 message; None if this very message is here already.
 
         A message of QoS 2 that comes again before its PUBREL is the same message
-        [MQTT-4.3.3-10]: it is not delivered twice, only answered on the new connection.
+        [MQTT-4.3.3-10]: it is not delivered twice, only answered on the new connection. A packet id
+        alone does not make it the same: a broker that was killed may come back with an older state,
+        in which the id is free, and somebody else may have gone on with the session meanwhile. So
+        the digest must be the same, and on another connection DUP must be set [MQTT-3.3.1-1]: of a
+        broker that leaves it out when it sends again, a message may come twice, but none is lost.
 
         Args:
             packet_id: Names it until PUBREL.
-            digest: Of its topic and payload: between two processes somebody else may have gone on
-                with the session, and used the id of a message that an earlier one stored.
-            duplicate: Its DUP flag; a message that comes again has it [MQTT-3.3.1-1].
+            digest: Of its topic and payload.
+            duplicate: Its DUP flag.
         """
-        if self._restored and self._restored.pop(packet_id, None) == digest and duplicate:
-            self._done2.add(packet_id)  # an earlier process stored it
         earlier = self._numbers2.get(packet_id)
-        if earlier is not None and (earlier >= self._first or earlier in self._adopted):
-            return None  # twice on this connection
-        if packet_id in self._done2 or earlier is not None:
-            self._repeat(packet_id, earlier)
-            return None
+        if earlier is not None:
+            if self._digests2[earlier] == digest:
+                if earlier >= self._first or earlier in self._adopted:
+                    return None  # twice on this connection
+                if duplicate:
+                    self._repeat(packet_id, earlier)
+                    return None
+        elif (done := self._done2.get(packet_id)) is not None:
+            if done == digest and duplicate:
+                self._repeat(packet_id, None)
+                return None
+            del self._done2[packet_id]
+            if self._journal:
+                self._journal.release(self._session, [packet_id])
         delivery = Delivery(self, packet_id + QOS2)
         number = delivery.number
-        self._numbers2[packet_id] = number
+        self._numbers2[packet_id] = number  # of an earlier message that had it nothing is answered
         self._ids2[number] = packet_id
         self._digests2[number] = digest
         return delivery
@@ -303,8 +311,8 @@ class Ledger:
 
     def release(self, packet_id: int) -> bool:
         """Forget a QoS 2 packet id: its PUBREL came. True if PUBCOMP may follow at once."""
-        self._done2.discard(packet_id)
-        self._restored.pop(packet_id, None)
+        self._done2.pop(packet_id, None)
+        self._numbers2.pop(packet_id, None)  # of a broker that did not wait for its PUBREC
         if self._journal is None:
             return True
         self._releasing.append(packet_id)
@@ -328,7 +336,9 @@ class Ledger:
         found: list[tuple[int, int, int]] = []
         for number, index in _Held(tokens).of(self).items():
             packet_id, digest = self._ids2.get(number), self._digests2.get(number)
-            if packet_id is not None and digest is not None:  # of QoS 2, and of this session
+            if packet_id is None or digest is None:
+                continue  # not of QoS 2, or of a session that is lost
+            if self._numbers2.get(packet_id) == number:
                 found.append((index, packet_id, digest))
         return found
 
@@ -372,18 +382,21 @@ class Ledger:
     def _decide(self, number: int, *, may: bool) -> None:
         """Note down what becomes of a delivery when all before it are resolved."""
         if number in self._ids2:
-            self._settle2(number, may=may)
+            may = self._settle2(number, may=may)
         if number < self._first:
             number = self._adopted.pop(number, -1)
         if number >= self._first:
             self._fates[number] = may
 
-    def _settle2(self, number: int, *, may: bool) -> None:
-        packet_id = self._ids2.pop(number)
-        del self._digests2[number]
+    def _settle2(self, number: int, *, may: bool) -> bool:
+        """Whether PUBREC may follow: the id may have been released, or be another message's now."""
+        packet_id, digest = self._ids2.pop(number), self._digests2.pop(number)
+        if self._numbers2.get(packet_id) != number:
+            return False
         del self._numbers2[packet_id]
         if may:
-            self._done2.add(packet_id)
+            self._done2[packet_id] = digest
+        return may
 
     def _acknowledge_in_order(self, ready: list[int]) -> None:
         """Acknowledge these, and what is settled behind them."""

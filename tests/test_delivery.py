@@ -431,6 +431,92 @@ def test_after_its_release_a_packet_id_is_a_new_message(book):
     assert book.ledger.received == 2
 
 
+def test_what_is_released_before_it_is_settled_is_not_answered_any_more(book):
+    """Its packet id may be another message's by now, which would be acknowledged by it."""
+    tokens = [book.ledger.open2(1)]
+    book.ledger.release(1)
+    tokens.append(book.ledger.open2(1))
+    assert tokens[1] is not None
+    del tokens[0]
+    book.ledger.settle()
+    assert book.acknowledged == []
+    tokens.clear()
+    book.ledger.settle()
+    assert book.acknowledged == [QOS2 + 1]
+
+
+@pytest.mark.parametrize("is_settled", [True, False])
+@pytest.mark.parametrize(("digest", "duplicate"), [(8, False), (8, True), (7, False)])
+def test_of_a_broker_that_came_back_older_a_packet_id_may_be_a_new_message(
+    book, is_settled, digest, duplicate
+):
+    tokens = [book.ledger.open2(1, 7)]
+    if is_settled:
+        tokens.clear()
+    book.ledger.connected(session_present=True)
+    book.acknowledged.clear()
+    new = book.ledger.open2(1, digest, duplicate=duplicate)
+    assert new is not None
+    tokens.clear()
+    book.ledger.settle()
+    assert book.acknowledged == []
+    del new
+    book.ledger.settle()
+    assert book.acknowledged == [QOS2 + 1]
+
+
+@pytest.mark.parametrize("has_reconnected", [True, False])
+def test_the_same_message_again_with_dup_is_not_delivered_twice(book, has_reconnected):
+    token = book.ledger.open2(1, 7, duplicate=False)
+    if has_reconnected:
+        book.ledger.connected(session_present=True)
+    assert book.ledger.open2(1, 7, duplicate=True) is None
+    del token
+    book.ledger.settle()
+    assert book.acknowledged == [QOS2 + 1]
+    assert book.ledger.open2(1, 7, duplicate=True) is None
+
+
+class Register:
+    """A journal that notes down what it is told."""
+
+    def __init__(self, ids):
+        self.ids = ids
+        self.released = []
+
+    def attach(self, session, ledger):
+        return dict(self.ids)
+
+    def forget(self, session):
+        self.ids.clear()
+
+    def release(self, session, packet_ids):
+        self.released += packet_ids
+
+
+@pytest.mark.parametrize(
+    ("digest", "duplicate", "is_known"),
+    [(7, True, True), (7, False, False), (8, True, False), (8, False, False)],
+)
+def test_what_a_journal_knows_is_the_same_message_only_with_its_digest_and_dup(
+    book, digest, duplicate, is_known
+):
+    register = Register({1: 7})
+    book.ledger.keep(register, "session")
+    book.ledger.connected(session_present=True)
+    token = book.ledger.open2(1, digest, duplicate=duplicate)
+    assert (token is None) == is_known
+    assert register.released == [1] * (not is_known)
+
+
+def test_a_message_whose_packet_id_is_another_ones_by_now_leaves_no_receipt(book):
+    book.ledger.connected(session_present=True)
+    tokens = [book.ledger.open2(1, 7)]
+    book.ledger.connected(session_present=True)
+    tokens.append(book.ledger.open2(1, 8))
+    assert book.ledger.receipts(tokens) == [(1, 1, 8)]
+
+
 def test_a_lost_session_forgets_packet_ids(book):
     old, _ = book.ledger.open2(1), book.ledger.open2(2)
     del _

@@ -144,7 +144,7 @@ class Paho(paho.Client):
         super().__init__(CallbackAPIVersion.VERSION2, protocol=protocol)
         self._data = data
         self._at = 0
-        self._ids2: set[int] = set()
+        self._ids2: dict[int, tuple[bytes, bytes]] = {}
         self._why = ""
         self.seen: list[Seen | bytes] = []
 
@@ -185,9 +185,10 @@ class Paho(paho.Client):
         if message.qos == 3:
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         if message.qos == 2:  # the same message, until its PUBREL [MQTT-4.3.3-10]
-            if message.mid in self._ids2:
+            content = bytes(message.topic), bytes(message.payload)
+            if self._ids2.get(message.mid) == content:
                 return MQTTErrorCode.MQTT_ERR_SUCCESS
-            self._ids2.add(message.mid)
+            self._ids2[message.mid] = content
         try:
             topic = check_topic(bytes(message.topic))
         except ValueError:  # wildcards, NUL, no UTF-8: acknowledged and set aside
@@ -214,7 +215,7 @@ class Paho(paho.Client):
         if kind == 0x60:
             if len(body) < 2:
                 return MQTTErrorCode.MQTT_ERR_PROTOCOL
-            self._ids2.discard(int.from_bytes(body[:2]))
+            self._ids2.pop(int.from_bytes(body[:2]), None)
         elif kind != 0xD0:
             length = bytes(self._in_packet["remaining_count"])
             self.seen.append(bytes([first]) + length + body)
@@ -282,6 +283,13 @@ def streams(draw, *, version5: bool) -> bytes:
     return bytes(data)
 
 
+RELEASED = b"".join(  # one packet id, in one chunk
+    [
+        packet(0x34, text("a") + b"\0\1\0"),
+        packet(0x62, b"\0\1"),
+        packet(0x34, text("a") + b"\0\1\0"),
+    ]
+)
 cuts = st.lists(st.integers(0, 300), max_size=10)
 SIZE = settings(
     max_examples=FUZZ_EXAMPLES,
@@ -308,6 +316,8 @@ def check(data: bytes, where: list[int], *, version5: bool) -> None:
 @given(streams(version5=False), cuts)
 @example(packet(0x30, b"\0\1a"), [])
 @example(packet(0x32, b"\0\1a\0\1"), [3])
+@example(packet(0x34, text("a") + b"\0\1") * 2, [])
+@example(packet(0x34, text("a") + b"\0\1x") + packet(0x34, text("a") + b"\0\1y"), [])
 def test_the_wire_and_paho_agree_on_3_1_1(data, where):
     check(data, where, version5=False)
 
@@ -316,6 +326,7 @@ def test_the_wire_and_paho_agree_on_3_1_1(data, where):
 @given(streams(version5=True), cuts)
 @example(packet(0x30, b"\0\1a\0"), [])
 @example(packet(0x30, b"\0\1a"), [])
+@example(RELEASED, [])
 @example(packet(0x32, b"\0\1a\0\1\x80\x00"), [])
 @example(packet(0x30, text("a") + b"\x06\x03\0\3\xef\xbb\xbf"), [])
 def test_the_wire_and_paho_agree_on_5(data, where):
