@@ -28,6 +28,7 @@ OVERLOAD_SECONDS = _size(0.8, 20.0)  # C11
 STOPS = _size(1, 10)  # C16, of SIGTERM and SIGINT each
 EXAMPLES = _size(150, 3_000)  # C19
 STEPS = _size(30, 50)  # C19
+PIPELINES = _size(250, 50_000)  # at the end nothing is lost; 250 a test
 FUZZ_EXAMPLES = _size(150, 5_000)
 MANY = _size(25_000, 1_000_000)  # messages of QoS 1 through a slow sink
 ROW_SECONDS = _size(0.00004, 0.0001)  # of that sink, a tenth of rxflow's own rate

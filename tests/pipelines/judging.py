@@ -1,0 +1,313 @@
+"""Runs a random pipeline, and judges what became of each message.
+
+What is judged, of every message that came through `read`:
+
+1.  Acknowledged is stored, by every way to every sink, or let go by the user's choice. What the
+    user chose is not asked of rxflow: the items that came to an operator that may drop are played
+    again, at the same times, to the one of reactivex, which then ends as it did; what that one
+    would have emitted was not dropped by choice, and must have come on. So what an operator held
+    when it was cut off is not let go.
+2.  At an end that is none in anger (a limit, a signal, a cancelled task, `take_until`, the end of
+    the source) everything received is stored or let go by choice, what reduces has told its result,
+    what is stored is acknowledged, and `left` counts what is not acknowledged.
+3.  The run is over in time, nothing else is raised than what the pipeline raises itself, and the
+    report adds up.
+
+Not judged: the messages of a second source that only triggers (`zip`, `sample`, ...); of what is
+cut off by a `take` downstream, whether it is left to the broker or stored.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+from pipelines import words
+from pipelines.making import Case, Passage, Way, program, ways
+from pipelines.words import Record, Seen, Token, seen
+from reactivex import operators as rx
+from reactivex.internal.exceptions import (
+    ArgumentOutOfRangeException,
+    SequenceContainsNoElementsError,
+)
+
+from rxflow.errors import SinkError
+from rxflow.report import Report
+from rxflow.testing import Marbles
+from rxflow.testing.virtual_scheduler import SECOND, VirtualScheduler
+from rxflow.testing.virtual_time import timers_on
+
+TOO_LATE = 4.9
+"""Seconds: a drain that takes so long has run into its timeout of five."""
+
+
+@dataclass
+class Outcome:
+    """What a run did."""
+
+    error: BaseException | None = None
+    report: Report | None = None
+    acknowledged: set[str] = field(default_factory=set)
+    rows: list[list[Any]] = field(default_factory=list)
+    ended_at: float = 0.0
+    seen: Seen = field(default_factory=Seen)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong.
+
+    Attributes:
+        kind: A few words, the same for faults that are alike.
+        text: All of it.
+    """
+
+    kind: str
+    text: str
+
+
+def run(case: Case) -> Outcome:
+    """Run it in virtual time."""
+    outcome = Outcome()
+    vars(seen).update(vars(Seen()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # standing still, possible gaps
+        try:
+            with Marbles(frame="100ms", limit="60s") as marbles:
+                seen.is_on = True
+                seen.now = lambda: marbles.scheduler.microseconds
+                _run(case, marbles, outcome)
+        except BaseException as error:  # noqa: BLE001 (judged)
+            outcome.error = error.with_traceback(None)
+        finally:
+            seen.is_on = False
+    outcome.seen = Seen(**vars(seen))
+    return outcome
+
+
+def _run(case: Case, marbles: Marbles, outcome: Outcome) -> None:
+    found: dict[str, Any] = dict(_NAMES, marbles=marbles)
+    try:
+        exec(_compiled(program(case, is_watched=True)), found)
+    finally:
+        outcome.ended_at = marbles.scheduler.microseconds / SECOND
+        outcome.report = found.get("report")
+        outcome.acknowledged = {each.key for each in found["b"].acknowledgements}
+        sinks = [found[f"s{number}"] for number, _ in enumerate(case.disks, 1)]
+        outcome.rows = [sink.stored for sink in sinks]
+
+
+_NAMES = vars(words)
+
+
+@lru_cache(maxsize=64)
+def _compiled(text: str) -> Any:
+    return compile(text, "<pipeline>", "exec")
+
+
+def judged(case: Case, outcome: Outcome) -> list[Fault]:
+    """What is wrong with it."""
+    return _Judge(case, outcome).faults()
+
+
+class _Judge:
+    def __init__(self, case: Case, outcome: Outcome) -> None:
+        self.case = case
+        self.outcome = outcome
+        self.seen = outcome.seen
+        self.text = program(case)
+        self.found: list[Fault] = []
+        self.stored = [set(words.tokens(rows)) for rows in outcome.rows]
+        self.passed: dict[tuple[int, str], set[Token]] = {}
+        self.ways = [
+            (sink, topic, way)
+            for sink, _ in enumerate(case.limbs)
+            for topic, way in ways(case, sink)
+        ]
+        records = [record for each in self.seen.records.values() for record in each]
+        self.has_failed = bool(self.seen.raised) or any(
+            word in self.text
+            for word in ("repeat(", "do_while(", "while_do(", "ops.timeout(0", "retry")
+        )
+        self.is_cut = any(record.is_cut for record in records)
+        self.has_outage = "$connection" in self.text
+
+    def faults(self) -> list[Fault]:
+        self._judge_error()
+        is_graceful = self.outcome.error is None and self.case.end != "cancel twice"
+        for letter in self.seen.received:
+            self._judge_message(letter, is_graceful=is_graceful)
+        if is_graceful and not self.has_failed:
+            self._judge_results()
+        self._judge_report(is_graceful=is_graceful)
+        return self.found
+
+    def _add(self, kind: str, text: str) -> None:
+        self.found.append(Fault(kind, text))
+
+    # -- the end itself
+
+    def _judge_error(self) -> None:
+        error, text = self.outcome.error, self.text
+        if error is None:
+            return
+        if isinstance(error, SinkError) and any("x" in disk for disk in self.case.disks):
+            return
+        if isinstance(error, OSError) and str(error) == "planned":
+            return
+        too_few = ("first()", "last()", "element_at(", "min(", "max(", "single(", "average(")
+        if isinstance(error, SequenceContainsNoElementsError | ArgumentOutOfRangeException) and any(
+            word in text for word in too_few
+        ):
+            return
+        if type(error) is Exception and "Timeout" in str(error) and "timeout(" in text:
+            return
+        if type(error) is Exception and "more than one" in str(error) and "single" in text:
+            return
+        self._add(f"raised {type(error).__name__}", f"{type(error).__name__}: {error}"[:300])
+
+    # -- messages
+
+    def _judge_message(self, letter: str, *, is_graceful: bool) -> None:
+        topic = "u" if letter.isupper() else "t"
+        is_acknowledged = letter in self.outcome.acknowledged
+        fates = [
+            (self._fate((), letter, way, sink), sink, way)
+            for sink, its, way in self.ways
+            if its == topic
+        ]
+        if not fates:
+            return
+        said = "acknowledged" if is_acknowledged else "received"
+        missing = [(sink, way) for fate, sink, way in fates if fate == "missing"]
+        if missing and (is_acknowledged or (is_graceful and not self.has_failed)):
+            sink, way = missing[0]
+            self._add(f"{said}, not stored", f"{letter}: {said}, not stored{_by(sink, way)}")
+        elif is_acknowledged and all(fate == "cut" for fate, _, _ in fates):
+            self._add("acknowledged, nobody has it", f"{letter}: acknowledged, nobody has it")
+        elif (
+            is_graceful
+            and not is_acknowledged
+            and not (self.has_failed or self.has_outage or self.is_cut or self._qos(topic) == 0)
+            and all(fate == "stored" for fate, _, _ in fates)
+        ):
+            self._add("stored, not acknowledged", f"{letter}: stored, not acknowledged")
+
+    def _qos(self, topic: str) -> int:
+        case = self.case
+        if topic == case.trunk.topic:
+            return case.trunk.qos
+        steps = [*case.trunk.steps, *(step for limb in case.limbs for step in limb)]
+        asked = next(step.source.qos for step in steps if step.source)
+        return min(asked, case.trunk.qos)  # what it is published with
+
+    def _fate(self, tags: tuple[str, ...], letter: str, way: Way, sink: int) -> str:
+        """What became of a letter on one way: stored, chosen, cut or missing."""
+        for passage in way:
+            if passage.kind == "tag":
+                tags = (*tags, passage.name)
+                continue
+            records = self.seen.records.get(passage.name, [])
+            entered = [record for record in records if (tags, letter) in record.tokens]
+            if not entered:
+                if self._is_cut_off(letter, passage, records):
+                    return "chosen" if passage.is_nested else "cut"
+            elif passage.kind in "LR" or (
+                passage.kind in "DC"
+                and not all((tags, letter) in self._emitted(passage, record) for record in entered)
+            ):
+                return "chosen"
+        return "stored" if (tags, letter) in self.stored[sink] else "missing"
+
+    def _is_cut_off(self, letter: str, passage: Passage, records: list[Record]) -> bool:
+        """Whether something ended before a letter came to it, which it may have awaited."""
+        if passage.kind in "CRL":
+            return any(record.is_cut for record in records)
+        if passage.kind == "U":
+            ends = [record.ended for record in records if record.ended is not None]
+            if not ends:
+                return False
+            return not passage.is_strict or self.seen.received.get(letter, 0) > max(ends)
+        return False
+
+    def _emitted(self, passage: Passage, record: Record) -> set[Token]:
+        key = (id(record), passage.reference)
+        if key not in self.passed:
+            self.passed[key] = set(words.tokens(_replayed(passage.reference, record)))
+        return self.passed[key]
+
+    # -- what reduces
+
+    def _judge_results(self) -> None:
+        for sink, _, way in self.ways:
+            for index, passage in enumerate(way):
+                if passage.kind != "R":
+                    continue
+                for result in self.seen.made.get(passage.name, []):
+                    if self._fate((), result, way[index + 1 :], sink) == "missing":
+                        self._add("result not stored", f"{result}: not stored{_by(sink, way)}")
+                if not self.is_cut:
+                    self._judge_number(passage)
+
+    def _judge_number(self, passage: Passage) -> None:
+        for record in self.seen.records.get(passage.name, []):
+            expected = len(_replayed(passage.reference, record)) if record.inputs else 0
+            if record.inputs and record.outputs != expected:
+                text = f"{passage.reference}: {record.outputs} results instead of {expected}"
+                self._add("no result", text)
+
+    # -- the report
+
+    def _judge_report(self, *, is_graceful: bool) -> None:
+        case, report = self.case, self.outcome.report
+        ended_at = self.outcome.ended_at
+        if ended_at > case.at + TOO_LATE:
+            self._add("too late", f"ended at {ended_at:g} s, told to at {case.at:g} s")
+        if report is None:
+            return
+        parts = report.stored, report.let_go, report.set_aside, report.left
+        if min(parts) < 0 or sum(parts) != report.received:
+            self._add("report", f"doesn't add up: {report}")
+        if report.received != self.seen.deliveries:
+            self._add(
+                "report: received", f"{report.received}, not {self.seen.deliveries}: {report}"
+            )
+        if self.has_failed or self.has_outage or not is_graceful:
+            return
+        left = sum(
+            letter not in self.outcome.acknowledged
+            and self._qos("u" if letter.isupper() else "t") > 0
+            for letter in self.seen.received
+        )
+        if report.left != left:
+            self._add("report: left", f"{report.left} left, {left} not acknowledged: {report}")
+
+
+def _by(sink: int, way: Way) -> str:
+    tags = " ".join(passage.name for passage in way if passage.kind == "tag")
+    return f" by s{sink + 1}" + (f" ({tags})" if tags else "")
+
+
+def _replayed(text: str, record: Record) -> list[Any]:
+    """What the operators of reactivex make of the items of a record, which then completes."""
+    clock = VirtualScheduler()
+    got: list[Any] = []
+    source: Any = words.Subject()
+    names: dict[str, Any] = dict(_NAMES, ops=rx, marbles=SimpleNamespace(scheduler=clock))
+    with timers_on(clock):
+        operators = eval(f"({text},)", names)
+        source.pipe(*operators).subscribe(got.append, words.ignore, scheduler=clock)
+        ended = record.ended if record.ended is not None else _last(record)
+        for time, item in record.inputs:
+            clock.at(time - record.began, lambda item=item: source.on_next(item))
+        clock.at(ended - record.began, source.on_completed)
+        clock.advance_to((ended - record.began) / SECOND)
+    return got
+
+
+def _last(record: Record) -> int:
+    """When it ended, of one that did not: after its last item."""
+    return record.inputs[-1][0] if record.inputs else record.began
