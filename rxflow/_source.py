@@ -97,6 +97,7 @@ class Source:
         self._closing: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self.leave: abc.DisposableBase | None = None
+        self.is_ending: Callable[[], bool] = _never
         self.closed: asyncio.Future[None] = loop.create_future()
         self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
         self._standstill = Standstill(self.ledger)
@@ -130,7 +131,14 @@ class Source:
         self._client.start()
 
     def complete(self) -> None:
-        """End the stream: nothing more is received, what was received is settled as usual."""
+        """End the stream: nothing more is received, and of what was, what is stored acknowledged.
+
+        What is dropped from now on, an operator may have dropped because nobody listened any more.
+        """
+        self.ledger.close()
+        self._here(self._complete)
+
+    def _complete(self) -> None:
         if not self.has_ended:
             self._stop()
             self._has_completed = True
@@ -139,8 +147,13 @@ class Source:
 
     def dispose(self) -> None:
         """Nobody wants more: acknowledge what gets stored, leave the rest to the broker."""
-        self._stop()
         self.ledger.close()
+        self._here(self._dispose)
+
+    def _dispose(self) -> None:
+        self._stop()
+        if self.is_ending():
+            self._has_completed = True  # what is flushed downstream is still on its way to a sink
         self._close()
 
     def fail(self, error: Exception) -> None:
@@ -198,9 +211,9 @@ class Source:
         self._here(self._client.settle)
 
     def _dropped(self, packet_ids: list[int]) -> None:
-        self._here(lambda: self._complete(packet_ids))
+        self._here(lambda: self._release(packet_ids))
 
-    def _complete(self, packet_ids: list[int]) -> None:
+    def _release(self, packet_ids: list[int]) -> None:
         self._client.complete(self.ledger.completed(packet_ids))
         self._loop.call_soon(self._client.settle)  # which sends it
 
@@ -335,3 +348,8 @@ class Source:
 
 def _ignore(_: object) -> None:
     """Nobody is downstream any more."""
+
+
+def _never() -> bool:
+    """Of a source that no scope ends."""
+    return False

@@ -6,6 +6,7 @@ for itself; on every other loop all of it is real.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from asyncio import AbstractEventLoop
@@ -58,3 +59,11 @@ def surroundings_of(loop: AbstractEventLoop) -> Surroundings:
     """Those that this loop brings along, or the real ones."""
     found = getattr(loop, "surroundings", None)
     return found if isinstance(found, Surroundings) else _REAL
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The asyncio loop that runs on this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from reactivex import abc
@@ -20,6 +21,7 @@ from reactivex.disposable import Disposable
 from reactivex.internal import default_error, noop
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
+from rxflow._surroundings import running_loop
 from rxflow.operators.scope import Scope, within
 
 T = TypeVar("T")
@@ -136,14 +138,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_process.__init__)  # the thread stayed with the parent
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The asyncio loop that runs on this thread, if any."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def background() -> Background:
     """The background of this process, started if need be."""
     return _process.background()
@@ -174,8 +168,13 @@ class Bare:
         observer: Any,
         on_error: abc.OnError | None,
         on_completed: abc.OnCompleted | None,
+        own: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
-        """Call `subscribe` on the thread, with the loop's scheduler, and wait until it returns."""
+        """Call `subscribe` on the thread, with the loop's scheduler, and wait until it returns.
+
+        With a scheduler of the user's own it is called with that one, and here: only the sources
+        run on the thread.
+        """
         on_next = observer
         if callable(getattr(observer, "on_next", None)):
             on_next, on_error = observer.on_next, observer.on_error
@@ -184,8 +183,12 @@ class Bare:
             self._closing.append(observer)
 
         def start() -> abc.DisposableBase:
-            self._background.watch(self._scope)
-            scheduler = within(self._scope, AsyncIOScheduler(self._background.loop))
+            loop = self._background.loop
+            if own is None:  # else it lives where that one is, unless it has a source of MQTT
+                self._scope.loop = loop
+            clock = own or AsyncIOScheduler(loop)
+            scheduler = within(self._scope.branch(), clock)
+            self._background.call(partial(self._background.watch, self._scope))
             try:
                 return subscribe(
                     on_next,
@@ -197,7 +200,7 @@ class Bare:
                 self._end()
                 raise
 
-        subscription = self._background.call(start)
+        subscription = start() if own else self._background.call(start)
         left = self._outer.register(self) if self._outer else Disposable()
 
         def dispose() -> None:
@@ -231,4 +234,7 @@ class Bare:
     def _end(self) -> None:
         if not self._has_ended:
             self._has_ended = True
-            self._background.forget(self._scope, [*self._scope.sources, *self._closing])
+            closing = [*self._scope.sources, *self._closing]
+            forget = partial(self._background.forget, self._scope, closing)
+            if self._background.is_alive:
+                self._background.loop.call_soon_threadsafe(forget)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -213,6 +214,7 @@ class Ledger:
         self._held_up: set[int] = set()  # those whose PUBCOMP waits for the journal
         self._is_closed = False
         self.has_failed = False
+        self._thread = threading.get_ident()
         self.opened = 0
         self._repeats = 0  # numbers of messages that had come before, which have no delivery
         self._resolved = 0  # those and what is settled
@@ -437,8 +439,12 @@ class Ledger:
         return isinstance(token, Delivery) and token.ledger is self
 
     def close(self) -> None:
-        """From now on acknowledge only what is stored. Called before the first reference drops."""
-        self.settle()
+        """From now on acknowledge only what is stored. Called before the first reference drops.
+
+        On any thread: on another one, what was let go and is not settled yet is not acknowledged.
+        """
+        if threading.get_ident() == self._thread:
+            self.settle()
         self._is_closed = True
 
     def abandon(self) -> None:
@@ -454,8 +460,8 @@ class Ledger:
         """From now on acknowledge nothing, and tell the source why. The first error counts."""
         if self.has_failed:
             return
-        self.settle()
-        self._is_closed = self.has_failed = True
+        self.close()
+        self.has_failed = True
         self._failed(error)
 
     def disown(self) -> None:

@@ -17,7 +17,8 @@ from reactivex.disposable import CompositeDisposable
 from reactivex.internal import noop
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxflow.background import Bare, running_loop
+from rxflow._surroundings import running_loop
+from rxflow.background import Bare
 from rxflow.operators import OPERATORS
 from rxflow.operators.operator import Operator, Stage
 from rxflow.operators.scope import scope_of, unscoped, within
@@ -78,13 +79,15 @@ class Flow(Observable[T]):
             on_completed: A function for the end.
             scheduler: Runs the timers of the whole pipeline.
         """
-        if unscoped(scheduler):
+        own, scope = unscoped(scheduler), scope_of(scheduler)
+        loop = running_loop()
+        if own and (loop or scope):
             return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
-        if loop := running_loop():
-            here = within(scope_of(scheduler), AsyncIOScheduler(loop))
+        if loop:
+            here = within(scope, AsyncIOScheduler(loop))
             return super().subscribe(on_next, on_error, on_completed, scheduler=here)
-        bare = Bare(scope_of(scheduler))
-        return bare.subscribe(super().subscribe, on_next, on_error, on_completed)
+        bare = Bare(scope)
+        return bare.subscribe(super().subscribe, on_next, on_error, on_completed, own)
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None

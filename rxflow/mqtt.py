@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
 import reactivex
-from reactivex import abc
-from reactivex.disposable import Disposable
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow._compose import Connecting, VersionOrAuto, check_range
 from rxflow._settings import Settings, Will
 from rxflow._source import Connected, Source, Subscription
+from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.log import logger
 from rxflow.message import Message
-from rxflow.operators.scope import Scope, scope_of
+from rxflow.operators.scope import Scope, home, scope_of
 from rxflow.topics import check_filter, matcher
 
 __all__ = ["Connected", "Will", "from_mqtt"]
@@ -136,11 +138,12 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             max_packet_bytes=max_packet_bytes,
         )
 
-    def subscribe(
-        observer: abc.ObserverBase[Message[bytes]], scheduler: abc.SchedulerBase | None = None
+    def begin(
+        observer: abc.ObserverBase[Message[bytes]],
+        scope: Scope | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> abc.DisposableBase:
         nonlocal latest
-        scope = scope_of(scheduler)
         if scope and scope.is_over:
             return Disposable()
         is_alone = latest is None or latest.has_ended
@@ -161,7 +164,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             chosen,
             Subscription(filters, matches, on_connect),
             observer,
-            running_or_background_loop(),
+            loop,
             drain_timeout=drain_timeout,
             is_program=is_program,
             journal=scope.root.journal if scope else None,
@@ -169,11 +172,44 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
         earlier, latest = latest, source
         if scope:
             source.leave = scope.register(source)
+            source.is_ending = scope.root.is_ending
             scope.root.sources.append(source)
         source.start(earlier if is_alone else None)
         return Disposable(source.dispose)
 
-    return Flow(reactivex.create(subscribe), label=f"from_mqtt {place}")
+    return Flow(_at_home(begin), label=f"from_mqtt {place}")
+
+
+def _at_home(
+    begin: Callable[
+        [abc.ObserverBase[Message[bytes]], Scope | None, asyncio.AbstractEventLoop],
+        abc.DisposableBase,
+    ],
+) -> Observable[Message[bytes]]:
+    """An observable that begins on its loop's thread, whatever thread it is subscribed to on."""
+
+    def subscribe(
+        observer: abc.ObserverBase[Message[bytes]], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        scope = scope_of(scheduler)
+        loop = (scope.root.loop if scope else None) or running_or_background_loop()
+        if scope:
+            scope.root.loop = loop
+        if loop is running_loop():
+            return begin(observer, home(scheduler, loop), loop)
+        subscription = SingleAssignmentDisposable()
+
+        def begin_there() -> None:
+            try:
+                if not subscription.is_disposed:
+                    subscription.disposable = begin(observer, scope, loop)
+            except Exception as error:  # noqa: BLE001 (nobody is above: it is the stream's)
+                observer.on_error(error)
+
+        loop.call_soon_threadsafe(begin_there)
+        return subscription
+
+    return reactivex.create(subscribe)
 
 
 def _is_rival(other: object, settings: Settings) -> bool:

@@ -17,7 +17,8 @@ from rxflow import codec
 from rxflow._client import Client
 from rxflow._compose import Connecting, VersionOrAuto, check_publishable, check_range
 from rxflow._settings import Will
-from rxflow.background import running_loop, running_or_background_loop
+from rxflow._surroundings import running_loop
+from rxflow.background import running_or_background_loop
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import RxflowError, SinkError
 from rxflow.log import PerSecond, announce, printable, tell

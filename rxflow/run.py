@@ -7,6 +7,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, overload, runtime_checkable
 
@@ -17,9 +18,9 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 from rxflow._compose import check_range
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal
-from rxflow.errors import ConfigError, SinkError
+from rxflow.errors import ConfigError, RxflowError, SinkError
 from rxflow.log import logger, printable
-from rxflow.operators.scope import Scope, within
+from rxflow.operators.scope import Scope, left, subscribing, within
 from rxflow.report import Report
 
 S = TypeVar("S")
@@ -167,35 +168,32 @@ class _Pipeline:
         observable: Observable[Any],
         sink: Any,
         ended: Callable[[Exception | None], None],
+        failing: Callable[[], None],
     ) -> None:
         self.sink = sink
         self.has_ended = False
         self._observable = observable
         self._ended = ended
+        self._failing = failing
         self._scope = Scope()
         self._subscription: abc.DisposableBase = Disposable()
 
     def begin(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in a scope of its own within that of the run."""
-        self._scope = Scope(scope)
-        scope.register(self._scope)
-        self._subscription = self._observable.subscribe(
-            self.sink.on_next,
-            self._on_error,
-            self._on_completed,
-            scheduler=within(self._scope, _Scheduler(loop, self._ended)),
-        )
-
-    @property
-    def can_end(self) -> bool:
-        """True if something of it will complete it in time when the run's scope is completed."""
-        return self._scope.has_members
+        self._scope = scope.branch()
+        with subscribing(self._scope):
+            self._subscription = self._observable.subscribe(
+                self.sink.on_next,
+                self._on_error,
+                self._on_completed,
+                scheduler=within(self._scope, _Scheduler(loop, self._ended)),
+            )
 
     def end_now(self) -> None:
         """Complete the sink, whatever is upstream."""
         if not self.has_ended:
             self.dispose()
-            self._on_completed()
+            self._complete()
 
     def dispose(self) -> None:
         """Let go of the whole pipeline, and of the messages that its operators hold."""
@@ -203,6 +201,11 @@ class _Pipeline:
         subscription.dispose()
 
     def _on_completed(self) -> None:
+        self._scope.root.here(self._complete)  # a stream may end on a thread of its own
+
+    def _complete(self) -> None:
+        if self.has_ended:
+            return
         self.has_ended = True
         try:
             self.sink.on_completed()
@@ -211,7 +214,14 @@ class _Pipeline:
         else:
             self._ended(None)
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_error(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # `from_future` hands on a CancelledError
+            cause, error = error, RxflowError(f"a future of the stream was cancelled: {error!r}")
+            error.__cause__ = cause
+        self._failing()  # before this thread drops what it holds
+        self._scope.root.here(partial(self._fail, error))
+
+    def _fail(self, error: Exception) -> None:
         self.has_ended = True
         self._ended(error)
         try:
@@ -232,7 +242,9 @@ class _Run:
         *,
         is_program: bool,
     ) -> None:
-        self._pipelines = [_Pipeline(*pair, self._one_ended) for pair in _pairs(pipelines)]
+        self._pipelines = [
+            _Pipeline(*pair, self._one_ended, self._abandon) for pair in _pairs(pipelines)
+        ]
         if seconds is not None:
             check_range("seconds", seconds, 0, float("inf"))
             if not seconds:
@@ -292,6 +304,7 @@ class _Run:
     # -- beginning ------------------------------------------------------------------------------
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scope.loop = loop
         self._open_sinks()
         sinks: list[Any] = [p.sink for p in self._pipelines if isinstance(p.sink, ServiceSink)]
         path = next((Path(sink.path) for sink in sinks if hasattr(sink, "path")), None)
@@ -356,24 +369,27 @@ class _Run:
     async def _drain(self) -> None:
         """Complete the sources, and give what they set in motion its time."""
         self._has_drained = True
-        ending = [p for p in self._pipelines if p.can_end]
-        self._scope.complete()
+        has_flushed = asyncio.Event()
+        self._scope.complete(has_flushed.set, is_patient=True)
         try:
             async with asyncio.timeout(self._drain_timeout):
-                # Another pipeline may be on its way to end, by a source that it shares; once every
-                # delivery is settled and the sources are closed, nothing of it can be lost.
-                await _first(self._has_ended.wait(), self._sources_closed())
-                if not self._has_ended.is_set():
-                    self._abandon()
-                for pipeline in self._pipelines:
-                    if pipeline not in ending:
-                        pipeline.end_now()
-                await self._has_ended.wait()
+                await _first(self._has_ended.wait(), self._flushed(has_flushed))
         except TimeoutError:
             pass
         except asyncio.CancelledError:
             self.abort()
             raise
+        self._scope.insist()
+        if not self._has_ended.is_set():
+            self._abandon()
+        for pipeline in self._pipelines:  # those that nothing upstream has completed
+            pipeline.end_now()
+
+    async def _flushed(self, has_flushed: asyncio.Event) -> None:
+        await self._sources_closed()
+        # A source that gave up waiting acknowledges nothing more of what is still at work.
+        if not any(source.ledger.unsettled for source in self._scope.sources):
+            await has_flushed.wait()
 
     async def _sources_closed(self) -> None:
         for source in self._scope.sources:
@@ -397,6 +413,7 @@ class _Run:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
                     await self._sources_closed()
+            left(self._scope)
 
     @property
     def _patience(self) -> float | None:

@@ -91,7 +91,8 @@ def test_it_adds_no_observer_of_its_own():
 def test_a_scheduler_that_is_given_is_used_here_and_now():
     asked, clock = Asked(), TestScheduler()
     flow_of(asked).subscribe(scheduler=clock)
-    assert (asked.scheduler, asked.thread) == (clock, threading.current_thread().name)
+    here = threading.current_thread().name
+    assert (unscoped(asked.scheduler), asked.thread) == (clock, here)
 
 
 def test_in_a_running_loop_its_scheduler_is_used():

@@ -166,6 +166,7 @@ from rxflow.operators.reducing import (
 )
 from rxflow.operators.releasing import delayed, thinned
 from rxflow.operators.remembering import computing, remembering, stripped
+from rxflow.operators.scheduling import scoped, takes_scheduler
 from rxflow.operators.sharing import (
     publish_value as publish_value,
     ref_count as ref_count,
@@ -220,6 +221,11 @@ def _table() -> dict[str, Callable[..., Operator[Any, Any]]]:
     made: dict[str, Callable[..., Any]] = {name: imported[name] for name in _NAMES}
     for change, names in _CHANGES:
         made |= {name: change(made[name]) for name in names.split()}
+    made |= {
+        name: scoped(make)
+        for name, make in made.items()
+        if takes_scheduler(make) and name != "replay"  # which is no subscription's
+    }
     return {name: labelled(name, checked(name, make)) for name, make in made.items()}
 
 

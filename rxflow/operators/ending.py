@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 from reactivex import Observable, abc, from_future, typing
-from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.disposable import CompositeDisposable
 from reactivex.internal import (
     ArgumentOutOfRangeException,
     SequenceContainsNoElementsError,
@@ -136,31 +136,60 @@ def _until(stop: Stop, *, is_stop_first: bool = False) -> Callable[..., abc.Disp
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         outer = scope_of(scheduler) or Scope()
-        if outer.is_over:
-            return Disposable()
-        scope = Scope(outer)
+        until = _Until(observer, outer)
 
         def end() -> None:
-            scope.complete()
-            observer.on_completed()
-
-        def on_error(error: Exception) -> None:
-            # `first` of nothing, `element_at(3)` of two: only because we ended what was upstream.
-            if scope.is_over and isinstance(error, _TOO_FEW):
-                observer.on_completed()
-            else:
-                observer.on_error(error)
+            until.inner.complete(until.end_now)
 
         def upstream() -> abc.DisposableBase:
-            return source.subscribe(
-                observer.on_next,
-                on_error,
-                observer.on_completed,
-                scheduler=within(scope, scheduler),
-            )
+            return until.subscribe(source, scheduler)
 
         first = stop(end, observer, scheduler) if is_stop_first else upstream()
         second = upstream() if is_stop_first else stop(end, observer, scheduler)
-        return CompositeDisposable(first, second, outer.register(scope))
+        return CompositeDisposable(first, second, outer.hold(until))
 
     return subscribe
+
+
+class _Until:
+    """One subscription: what is upstream of it, and whether it has ended.
+
+    It holds nothing; but at the end of the scope outside it completes, as at its own.
+    """
+
+    def __init__(self, observer: abc.ObserverBase[Any], outer: Scope) -> None:
+        self.inner = Scope(outer)
+        self._observer = observer
+        self._is_over = False
+        self._is_idle = outer.is_over  # subscribed at the end, and without an item since
+
+    def subscribe(
+        self, source: Observable[Any], scheduler: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        on_next = self._noted if self._is_idle else self._observer.on_next
+        return source.subscribe(
+            on_next, self._fail, self.end_now, scheduler=within(self.inner, scheduler)
+        )
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if it has not ended, and something came through it."""
+        return not (self._is_over or self._is_idle)
+
+    def end_now(self) -> None:
+        """Complete, whatever is upstream. Once."""
+        if not self._is_over:
+            self._is_over = True
+            self._observer.on_completed()
+
+    def _noted(self, item: Any) -> None:
+        self._is_idle = False
+        self._observer.on_next(item)
+
+    def _fail(self, error: Exception) -> None:
+        # `first` of nothing, `element_at(3)` of two: only because we ended what was upstream.
+        if self.inner.is_over and isinstance(error, _TOO_FEW):
+            self.end_now()
+        else:
+            self._is_over = True
+            self._observer.on_error(error)

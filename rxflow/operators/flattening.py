@@ -7,18 +7,20 @@ held while the stream runs. So a message that becomes many rows is acknowledged 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar, cast
 
 from reactivex import Observable, abc, from_, from_future, typing
 from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable, Disposable
-from reactivex.internal import is_future
+from reactivex.internal import is_future, noop
 
 from rxflow.message import Message
 from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
 from rxflow.operators.holding import outlast
 from rxflow.operators.operator import Made, Same
+from rxflow.operators.scope import scope_of
 from rxflow.operators.setting_aside import name_topic
 from rxflow.operators.spreading import Spread
 
@@ -121,7 +123,15 @@ def _streaming(mapper: Any) -> Any:
         return mapper
 
     def streamed(item: Any, *index: int) -> Any:
-        return spread(item, mapper(item, *index))
+        stream = mapper(item, *index)
+        if inspect.iscoroutine(stream):
+            stream.close()
+            raise TypeError(
+                f"{getattr(mapper, '__qualname__', mapper)} is an async function: flat_map and its "
+                "like take a stream, a future or an iterable; return "
+                "asyncio.ensure_future(...) of the coroutine instead"
+            )
+        return spread(item, stream)
 
     return streamed
 
@@ -197,6 +207,8 @@ class _Spreading(Observable[Any]):
         self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         carrier, whole = self._spread()
+        scope = scope_of(scheduler)
+        end_work = scope.work() if scope and whole else noop
 
         def on_next(result: Any) -> None:
             observer.on_next(enveloped(carrier, result))
@@ -211,6 +223,7 @@ class _Spreading(Observable[Any]):
             let_go()
             for ledger in touched:
                 ledger.wake()
+            end_work()
 
         def let_go() -> None:
             nonlocal carrier, whole
@@ -220,5 +233,6 @@ class _Spreading(Observable[Any]):
 
         def drop() -> None:
             outlast(carrier, scheduler, let_go)
+            end_work()
 
         return CompositeDisposable(running, Disposable(drop))

@@ -34,11 +34,12 @@ class Holding:
     __slots__ = (
         "_discard",
         "_flush",
-        "_inner",
+        "_is_idle",
         "_observer",
         "_scheduler",
         "_upstream",
         "_wrap",
+        "inner",
         "is_over",
     )
 
@@ -53,7 +54,8 @@ class Holding:
         self._observer = observer
         self._flush = flush
         self._discard = discard
-        self._inner: Scope | None = None
+        self._is_idle = False  # subscribed at the end, and without an item since
+        self.inner: Scope | None = None
         self._scheduler: abc.SchedulerBase | None = None
         self._upstream = SingleAssignmentDisposable()
         self._wrap: Callable[..., Any] = synchronized(lock) if lock else _as_it_is
@@ -69,21 +71,34 @@ class Holding:
         self._scheduler = scheduler
         scope = scope_of(scheduler)
         if scope:
-            if scope.is_over:
-                return Disposable()
             scheduler = within(inner := Scope(scope), scheduler)
-            self._inner = inner
+            self.inner = inner
+            if scope.is_over:
+                on_next = self._noting(on_next)
         self._upstream.disposable = source.subscribe(
             wrap(on_next), wrap(self._fail), wrap(self._end), scheduler=scheduler
         )
-        registration = scope.register(self) if scope and not self.is_over else Disposable()
+        registration = scope.hold(self) if scope and not self.is_over else Disposable()
         return CompositeDisposable(self._upstream, Disposable(wrap(self._drop)), registration)
 
-    def complete(self) -> None:
-        """End what is upstream, emit what is held and complete. Once."""
-        if self._inner:
-            self._inner.complete()
+    @property
+    def is_waiting(self) -> bool:
+        """True if it has not ended, and may hold something."""
+        return not (self.is_over or self._is_idle)
+
+    def end_now(self) -> None:
+        """Emit what is held and complete, whatever is upstream. Once."""
         self._wrap(self._end_now)()
+
+    def _noting(self, on_next: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Subscribed at the end of its scope it has nothing to emit before it gets something."""
+        self._is_idle = True
+
+        def noted(item: Any) -> None:
+            self._is_idle = False
+            on_next(item)
+
+        return noted
 
     def _end_now(self) -> None:
         if not self.is_over:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -20,6 +20,8 @@ from rxflow.operators.operator import lifted
 from rxflow.operators.scope import Scope, scope_of, within
 
 T = TypeVar("T")
+
+_GONE: Final = object()
 
 
 def delayed(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,14 +48,25 @@ class _Box:
 class _Boxes:
     """One subscription: what the operator holds, and what ends it."""
 
-    __slots__ = ("_held", "_inner", "_is_newest_only", "_observer", "is_over", "running")
+    __slots__ = (
+        "_held",
+        "_is_late",
+        "_is_newest_only",
+        "_observer",
+        "inner",
+        "is_over",
+        "running",
+    )
 
-    def __init__(self, observer: abc.ObserverBase[Any], *, is_newest_only: bool) -> None:
+    def __init__(
+        self, observer: abc.ObserverBase[Any], *, is_newest_only: bool, is_late: bool
+    ) -> None:
         self.running: abc.DisposableBase = Disposable()
         self._observer = observer
         self._held: dict[_Box, None] = {}
         self._is_newest_only = is_newest_only
-        self._inner: Scope | None = None
+        self._is_late = is_late  # subscribed at the end of its scope
+        self.inner: Scope | None = None
         self.is_over = False
 
     def packed(self, source: Observable[Any]) -> Observable[Any]:
@@ -71,7 +84,7 @@ class _Boxes:
 
             if scope := scope_of(scheduler):
                 scheduler = within(inner := Scope(scope), scheduler)
-                self._inner = inner
+                self.inner = inner
             return source.subscribe(
                 on_next, observer.on_error, observer.on_completed, scheduler=scheduler
             )
@@ -80,7 +93,8 @@ class _Boxes:
 
     def unpacked(self, box: Any) -> None:
         """The operator emits: pass on what is in the box, and empty it."""
-        self._held.pop(box, None)
+        if self._held.pop(box, _GONE) is _GONE:
+            return  # emitted at the end, which another thread may have seen first
         item, box.item = box.item, None
         self._observer.on_next(item)
 
@@ -94,10 +108,13 @@ class _Boxes:
         self.is_over = True
         self._observer.on_error(error)
 
-    def complete(self) -> None:
-        """End what is upstream, emit what is held and complete. Once."""
-        if self._inner:
-            self._inner.complete()
+    @property
+    def is_waiting(self) -> bool:
+        """True if it has not ended: what it holds, it would emit too late."""
+        return not self.is_over and bool(self._held or not self._is_late)
+
+    def end_now(self) -> None:
+        """Emit what is held and complete, whatever is upstream. Once."""
         if not self.is_over:
             self.is_over = True
             self.running.dispose()
@@ -127,13 +144,13 @@ def _boxed(make: Callable[..., Any], *, is_newest_only: bool) -> Callable[..., A
             scheduler: abc.SchedulerBase | None = None,
         ) -> abc.DisposableBase:
             scope = scope_of(scheduler)
-            if scope and scope.is_over:
-                return Disposable()
-            boxes = _Boxes(observer, is_newest_only=is_newest_only)
-            registration = scope.register(boxes) if scope else Disposable()
+            is_late = bool(scope and scope.is_over)
+            boxes = _Boxes(observer, is_newest_only=is_newest_only, is_late=is_late)
             boxes.running = operator(boxes.packed(source)).subscribe(
                 boxes.unpacked, boxes.fail, boxes.end, scheduler=scheduler
             )
+
+            registration = scope.hold(boxes) if scope and not boxes.is_over else Disposable()
 
             def drop() -> None:
                 boxes.is_over = True

@@ -1,32 +1,70 @@
-"""What the upstream of one subscription shares: its end, its sources, its rejected sinks.
+"""What the upstream of one subscription shares, and how it ends.
 
-`take_until` and `run` end a pipeline from the top, so that what its buffers hold comes through:
-they complete everything *upstream of them that can be completed* and let completion flow down.
-Which that is, is known only while subscribing, and later too (`concat` subscribes its second source
-when the first ends). One thing reaches every upstream subscription: the scheduler, which each
-operator of reactivex hands on. So a `Scope` travels with it.
+`take_until` and `run` end a pipeline from the top, so that what its buffers hold comes through.
+Which operators are upstream of them is known only while subscribing, and later too (`concat`
+subscribes its second source when the first ends). One thing reaches every upstream subscription:
+the scheduler, which each operator of reactivex hands on. So a `Scope` travels with it.
+
+The end of a scope has three steps. Its sources complete, and completion flows down as in any
+stream. Once nothing more is on its way (the scope counts what its scheduler has still to run), an
+operator that still holds items, because something else keeps it from completing, is ended by force:
+the topmost first, and again only when nothing is on its way. Then whoever asked for it is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 from reactivex import abc, typing
-from reactivex.disposable import Disposable
+from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.internal import noop
+from reactivex.internal.constants import DELTA_ZERO
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
+from rxflow._surroundings import running_loop
 from rxflow.delivery import Journal, Ledger
+from rxflow.errors import ConfigError
 
 S = TypeVar("S")
 
+_AT_ONCE: Final = (0, DELTA_ZERO)  # durations
+
+_LONGEST_CHAIN: Final = 100_000
+"""So many turns the end of a scope waits for what schedules something new each time."""
+
 
 class Completable(Protocol):
-    """A source, or an operator that holds items: told to end, it emits what it has."""
+    """A source: told to end, it completes."""
 
     def complete(self) -> None:
-        """Emit what is held and complete. The second time, or after an end, nothing happens."""
+        """Complete. The second time, or after an end, nothing happens."""
+        ...
+
+
+class Holder(Protocol):
+    """An operator that holds items.
+
+    Attributes:
+        inner: The scope of what is upstream of it; None before it has subscribed.
+    """
+
+    @property
+    def inner(self) -> Scope | None: ...
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if it has not ended, and has something that only its end brings out."""
+        ...
+
+    def end_now(self) -> None:
+        """Emit what is held and complete, whatever is upstream."""
         ...
 
 
@@ -52,52 +90,62 @@ class Scope:
 
     Attributes:
         root: The outermost scope: that of the run.
-        is_over: True once it was completed; what subscribes within it from then on stays silent.
         is_program: Of the root: True under `run`; what the user must know goes to the log.
         client_id: Of the root: gives a durable client id for a key, if this run keeps ids.
         journal: Of the root: the sink that writes down which QoS 2 messages it has stored.
         sources: Of the root: the connections that this run waits for.
         rejected: Of the root: the observers to which operators of this run set messages aside.
-        registered: Of the root: how many members there are anywhere within it.
+        loop: Of the root: the asyncio loop on which it lives, if any.
     """
 
     def __init__(self, outer: Scope | None = None) -> None:
         self.root: Scope = outer.root if outer else self
-        self.is_over: bool = outer.is_over if outer else False
         self.is_program = False
         self.client_id: Callable[[str], str] | None = None
         self.journal: Journal | None = None
         self.sources: list[Connection] = []
         self.rejected: list[abc.ObserverBase[Any]] = []
-        self._members: dict[int, Completable] = {}
-        self.registered = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._outer = outer
+        self._has_begun_to_end = False
+        self._sources: dict[int, Completable] = {}
+        self._holders: dict[int, Holder] = {}
+        self._branches: dict[int, Scope] = {}
+        self._scheduled: set[object] = set()  # what is to run at once, and has not
+        self._at_work: set[object] = set()
+        self._endings: list[_Ending] = []  # of the root
 
     @property
-    def is_idle(self) -> bool:
-        """Of the root: True when nothing is registered anywhere within it."""
-        return self.registered == 0
+    def is_over(self) -> bool:
+        """True once it began to end; a source that subscribes from then on stays silent."""
+        return self._has_begun_to_end or (self._outer is not None and self._outer.is_over)
 
-    @property
-    def has_members(self) -> bool:
-        """True if something is registered in this very scope."""
-        return bool(self._members)
+    # -- what is in it --------------------------------------------------------------------------
 
-    def register(self, member: Completable) -> abc.DisposableBase:
-        """Have `member` completed with this scope. To be disposed when the member has ended.
+    def register(self, source: Completable) -> abc.DisposableBase:
+        """Have a source completed with this scope. To be disposed when it has ended."""
+        return _listed(self._sources, source)
 
-        A member that comes when the scope is over is never completed: what is downstream of it
-        ends in this same instant, and it should stay silent until it is disposed.
-        """
-        key = id(member)
-        root = self.root
-        self._members[key] = member
-        root.registered += 1
+    def hold(self, holder: Holder) -> abc.DisposableBase:
+        """Have an operator emit what it holds. To be called when it has subscribed upstream."""
+        return _listed(self._holders, holder)
 
-        def forget() -> None:
-            self._members.pop(key, None)
-            root.registered -= 1
+    def branch(self) -> Scope:
+        """A scope for one pipeline of a run: it ends after all that the pipelines share."""
+        scope = Scope(self)
+        self._branches[id(scope)] = scope
+        return scope
 
-        return Disposable(forget)
+    def work(self) -> Callable[[], None]:
+        """A stream made of a message begins; to be called when it has ended."""
+        key = object()
+        self._at_work.add(key)
+
+        def end() -> None:
+            self._at_work.discard(key)
+            self.root.go_on()
+
+        return end
 
     def adopt(self, rejected: abc.ObserverBase[Any] | None) -> None:
         """Tell the run of an observer to which messages are set aside; it drains and closes it."""
@@ -105,11 +153,175 @@ class Scope:
         if rejected is not None and not any(rejected is other for other in known):
             known.append(rejected)
 
-    def complete(self) -> None:
-        """Complete every member, each after all that is upstream of it."""
-        self.is_over = True
-        for member in list(self._members.values()):
-            member.complete()
+    # -- its end --------------------------------------------------------------------------------
+
+    def complete(self, then: Callable[[], None] = noop, *, is_patient: bool = False) -> None:
+        """Complete the sources, and end what still holds items when nothing is on its way.
+
+        Args:
+            then: Called when it is done, in the same instant; at once where nothing is on its way.
+            is_patient: Wait for streams that were made of messages, as `flat_map` makes them,
+                before what is downstream of them is ended.
+        """
+        ending = _Ending(self, then, is_patient=is_patient)
+
+        def begin() -> None:
+            self._has_begun_to_end = True
+            self.root.begun(ending)
+            ending.begin()
+
+        self.root.here(begin)
+
+    def here(self, act: Callable[[], None]) -> None:
+        """Of the root: do it on the thread of its loop, at once if this is it."""
+        loop = self.loop
+        if loop is None or loop is running_loop():
+            act()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is left to end
+                loop.call_soon_threadsafe(act)
+
+    def insist(self) -> None:
+        """Of the root: wait no longer for what is on its way."""
+        for ending in list(self._endings):
+            ending.insist()
+
+    def go_on(self) -> None:
+        """Of the root: something that was on its way has come."""
+        if self._endings:
+            self.here(self._go_on)
+
+    def _go_on(self) -> None:
+        for ending in list(self._endings):
+            ending.go_on()
+
+    def is_ending(self) -> bool:
+        """Of the root: whether an end is on its way."""
+        return bool(self._endings)
+
+    def begun(self, ending: _Ending) -> None:
+        """Of the root: this one goes on whenever something that was on its way has come."""
+        self._endings.append(ending)
+
+    def ended(self, ending: _Ending) -> None:
+        """Of the root: this one is done."""
+        if ending in self._endings:
+            self._endings.remove(ending)
+
+    def complete_sources(self) -> None:
+        """Complete all sources within it."""
+        for source in list(self._sources.values()):
+            source.complete()
+        for scope in self._inner():
+            scope.complete_sources()
+
+    def _inner(self) -> Iterator[Scope]:
+        """The scopes within this one; what several pipelines share first."""
+        for holder in list(self._holders.values()):
+            if holder.inner:
+                yield holder.inner
+        yield from list(self._branches.values())
+
+    @property
+    def is_moving(self) -> bool:
+        """True while its scheduler has something to run at once."""
+        return bool(self._scheduled) or any(scope.is_moving for scope in self._inner())
+
+    @property
+    def is_at_work(self) -> bool:
+        """True while a stream that was made of a message goes on."""
+        return bool(self._at_work) or any(scope.is_at_work for scope in self._inner())
+
+    def topmost(self, *, is_patient: bool) -> list[Holder]:
+        """The holders with nothing above them that still holds items or is at work."""
+        found: list[Holder] = []
+        for holder in list(self._holders.values()):
+            inner = holder.inner
+            above = inner.topmost(is_patient=is_patient) if inner else []
+            found += above
+            if not above and holder.is_waiting and not (is_patient and inner and inner.is_at_work):
+                found.append(holder)
+        if not found:
+            for scope in list(self._branches.values()):
+                found += scope.topmost(is_patient=is_patient)
+        return found
+
+    # -- what its scheduler runs ----------------------------------------------------------------
+
+    def scheduled(self) -> object:
+        """Something is to run at once; its key is for `ran`."""
+        key = object()
+        self._scheduled.add(key)
+        return key
+
+    def ran(self, key: object) -> None:
+        """It ran, or will not run."""
+        self._scheduled.discard(key)
+        self.root.go_on()
+
+
+class _Ending:
+    """One end of a scope, on its way."""
+
+    def __init__(self, scope: Scope, then: Callable[[], None], *, is_patient: bool) -> None:
+        self._scope = scope
+        self._then = then
+        self._is_patient = is_patient
+        self._is_insisting = False
+        self._is_going_on = False
+        self._is_done = False
+        self._left = _LONGEST_CHAIN
+
+    def begin(self) -> None:
+        """Complete the sources, and go on."""
+        self._do(self._begin)
+
+    def insist(self) -> None:
+        """Wait no longer for what is on its way."""
+        self._is_insisting, self._is_patient = True, False
+        self.go_on()
+
+    def go_on(self) -> None:
+        """End what holds items, until something is on its way."""
+        self._do(self._go_on)
+
+    def _do(self, act: Callable[[], None]) -> None:
+        if self._is_going_on or self._is_done:
+            return
+        self._is_going_on = True
+        try:
+            act()
+        except BaseException:
+            self._is_done = True
+            self._scope.root.ended(self)
+            raise
+        finally:
+            self._is_going_on = False
+
+    def _begin(self) -> None:
+        self._scope.complete_sources()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while not self._is_waiting():
+            holders = self._scope.topmost(is_patient=self._is_patient)
+            if not holders:
+                if not (self._is_patient and self._scope.is_at_work):
+                    self._finish()
+                return
+            for holder in holders:
+                if holder.is_waiting:
+                    holder.end_now()
+
+    def _is_waiting(self) -> bool:
+        """Whether something is on its way; what goes on for ever is not waited for."""
+        self._left -= 1
+        return self._left > 0 and not self._is_insisting and self._scope.is_moving
+
+    def _finish(self) -> None:
+        self._is_done = True
+        self._scope.root.ended(self)
+        self._then()
 
 
 class ScopedScheduler(PeriodicScheduler):
@@ -127,6 +339,12 @@ class ScopedScheduler(PeriodicScheduler):
     def __bool__(self) -> bool:
         return bool(self.inner)
 
+    def __getattr__(self, name: str) -> Any:
+        # What only the inner one has, such as the clock of a virtual scheduler.
+        if name == "inner" or self.inner is None:
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
     @property
     def _delegate(self) -> abc.SchedulerBase:
         if self.inner is None:
@@ -140,7 +358,7 @@ class ScopedScheduler(PeriodicScheduler):
     def schedule(
         self, action: typing.ScheduledAction[S], state: S | None = None
     ) -> abc.DisposableBase:
-        return self._delegate.schedule(self._scoped(action), state)
+        return self._soon(action, partial(self._delegate.schedule, state=state))
 
     def schedule_relative(
         self,
@@ -148,7 +366,10 @@ class ScopedScheduler(PeriodicScheduler):
         action: typing.ScheduledAction[S],
         state: S | None = None,
     ) -> abc.DisposableBase:
-        return self._delegate.schedule_relative(duetime, self._scoped(action), state)
+        delegate = self._delegate
+        if duetime in _AT_ONCE:
+            return self._soon(action, partial(delegate.schedule_relative, duetime, state=state))
+        return delegate.schedule_relative(duetime, self._scoped(action), state)
 
     def schedule_absolute(
         self,
@@ -158,11 +379,81 @@ class ScopedScheduler(PeriodicScheduler):
     ) -> abc.DisposableBase:
         return self._delegate.schedule_absolute(duetime, self._scoped(action), state)
 
+    def _soon(
+        self, action: typing.ScheduledAction[S], schedule: Callable[..., abc.DisposableBase]
+    ) -> abc.DisposableBase:
+        """Schedule what is to run at once; until it has, the end of the scope waits."""
+        scope = self.scope
+        if scope is None:
+            return schedule(action=self._scoped(action))
+        key = scope.scheduled()
+
+        def act(_: abc.SchedulerBase, state: Any = None) -> abc.DisposableBase | None:
+            try:
+                return action(self, state)
+            finally:
+                scope.ran(key)
+
+        return CompositeDisposable(schedule(action=act), Disposable(partial(scope.ran, key)))
+
     def _scoped(self, action: typing.ScheduledAction[S]) -> Callable[..., Any]:
         def act(_: abc.SchedulerBase, state: Any = None) -> abc.DisposableBase | None:
             return action(self, state)
 
         return act
+
+
+def _listed(members: dict[int, Any], member: object) -> abc.DisposableBase:
+    key = id(member)
+    members[key] = member
+
+    def forget() -> None:
+        members.pop(key, None)
+
+    return Disposable(forget)
+
+
+class _Entered(threading.local):
+    scope: Scope | None = None
+
+
+_entered: Final = _Entered()
+_running: Final[weakref.WeakSet[Scope]] = weakref.WeakSet()
+
+
+@contextlib.contextmanager
+def subscribing(scope: Scope) -> Generator[None]:
+    """What subscribes meanwhile, on this thread, is of this scope, also where it was lost.
+
+    An operator of reactivex itself that was given a scheduler hands on that one.
+    """
+    earlier, _entered.scope = _entered.scope, scope
+    _running.add(scope.root)
+    try:
+        yield
+    finally:
+        _entered.scope = earlier
+
+
+def left(scope: Scope) -> None:
+    """The run of this root is over."""
+    _running.discard(scope)
+
+
+def home(scheduler: abc.SchedulerBase | None, loop: asyncio.AbstractEventLoop) -> Scope | None:
+    """The scope that a source on this loop is subscribed in, if any.
+
+    Raises:
+        ConfigError: No run can reach it.
+    """
+    scope = scope_of(scheduler) or _entered.scope
+    if scope is None and scheduler is not None and any(run.loop is loop for run in _running):
+        raise ConfigError(
+            "a source was subscribed to with a scheduler that is not the run's, by an operator of "
+            "reactivex itself: the run could neither end nor acknowledge it; use the operator of "
+            "rxflow.operators, or leave out scheduler="
+        )
+    return scope
 
 
 def scope_of(scheduler: abc.SchedulerBase | None) -> Scope | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ def name_topic(error: Exception, *items: object) -> None:
 def noting(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function of the user's, whose errors name the topic of the message."""
 
+    @functools.wraps(function)
     def call(*items: Any) -> Any:
         try:
             return function(*items)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 
 from reactivex import ConnectableObservable, Observable, abc, typing
 from reactivex import operators as rx
-from reactivex.subject import BehaviorSubject, ReplaySubject
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
 
 from rxflow.operators.envelope import bare
 from rxflow.operators.operator import Same
@@ -89,9 +90,70 @@ class _Latest(BehaviorSubject[T]):
 
 
 def share() -> Callable[[Observable[T]], Observable[T]]:
-    """One subscription for all observers, from the first until the last is gone."""
-    publish = shared(rx.publish)
-    return lambda source: rx.ref_count()(publish()(source))
+    """One subscription for all observers, from the first until the last is gone.
+
+    Whoever subscribes after the source has ended, or failed, begins anew.
+    """
+
+    def apply(source: Observable[T]) -> Observable[T]:
+        return _Shared(source)
+
+    return apply
+
+
+class _Shared(Observable[T]):
+    """A source with one subscription for all that are subscribed to this."""
+
+    def __init__(self, source: Observable[T]) -> None:
+        super().__init__()
+        self._source = source
+        self._subject: Subject[T] | None = None
+        self._connection = SingleAssignmentDisposable()
+        self._count = 0
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        subject = self._subject
+        is_first = subject is None
+        if subject is None:
+            subject = self._subject = Subject()
+            self._connection = SingleAssignmentDisposable()
+            self._count = 0
+        self._count += 1
+        connection = self._connection
+        subscription = subject.subscribe(observer, scheduler=scheduler)
+        if is_first:
+            connection.disposable = self._connect(subject, scheduler)
+
+        def leave() -> None:
+            subscription.dispose()
+            if self._subject is subject:
+                self._count -= 1
+                if not self._count:
+                    self._subject = None
+                    connection.dispose()
+
+        return Disposable(leave)
+
+    def _connect(
+        self, subject: Subject[T], scheduler: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        def reset() -> None:
+            if self._subject is subject:
+                self._subject = None
+
+        def on_error(error: Exception) -> None:
+            reset()
+            subject.on_error(error)
+
+        def on_completed() -> None:
+            reset()
+            subject.on_completed()
+
+        return self._source.subscribe(
+            subject.on_next, on_error, on_completed, scheduler=rooted(scheduler)
+        )
 
 
 def ref_count() -> Same[T]:

@@ -9,7 +9,10 @@ from threading import RLock
 from reactivex import abc, typing
 from reactivex.disposable import SerialDisposable
 from reactivex.internal import synchronized
-from reactivex.scheduler import TimeoutScheduler
+from reactivex.scheduler import TimeoutScheduler, VirtualTimeScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
+
+from rxflow.operators.scope import unscoped
 
 
 class Spans:
@@ -42,7 +45,7 @@ class Timer:
     Attributes:
         current: What it waits for; disposed, it never ticks again.
         lock: What keeps it from ticking in the middle of an item; None where its scheduler is that
-            of the whole subscription, and so one thread does it all.
+            of the whole subscription, a loop or a virtual clock: one thread does it all.
     """
 
     __slots__ = ("_scheduler", "_tick", "_turn", "current", "lock")
@@ -57,7 +60,7 @@ class Timer:
         self._tick = tick
         self._turn = 0
         self.current = SerialDisposable()
-        self.lock = None if given and not own else RLock()
+        self.lock = None if _is_one_thread(given) and not own else RLock()
 
     def start(self, wait: typing.RelativeTime) -> None:
         self._turn = turn = self._turn + 1
@@ -68,3 +71,11 @@ class Timer:
 
         action = synchronized(self.lock)(ring) if self.lock else ring
         self.current.disposable = self._scheduler.schedule_relative(wait, action)
+
+
+def _is_one_thread(scheduler: abc.SchedulerBase | None) -> bool:
+    """Whether what it runs comes on the thread that the items come on."""
+    plain = unscoped(scheduler)
+    return isinstance(plain, AsyncIOScheduler | VirtualTimeScheduler) and not isinstance(
+        plain, AsyncIOThreadSafeScheduler
+    )

