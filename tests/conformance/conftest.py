@@ -1,0 +1,84 @@
+"""Both versions of MQTT, no wait between two connections, and what is still to be mended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from rxflow._surroundings import Surroundings
+
+HERE: Final = Path(__file__).parent
+
+# Tests that fail today, by the beginning of their names; a fix deletes its line.
+_CLOSES = "test_a_source_closes_on_what_no_broker_may_send_and_comes_back"
+_GREETS = "test_a_source_closes_on_what_is_no_greeting_and_comes_back"
+_ANSWERS = "test_a_sink_takes_no_answer_that_is_none"
+WAITING: Final = {
+    "test_a_packet_id_that_is_in_use_is_given_to_no_other_message": "publish P1",
+    "test_in_a_new_session_what_was_not_acknowledged_is_a_new_message": "publish P2",
+    "test_what_the_window_of_a_new_connection_does_not_take_waits": "publish P3",
+    "test_a_refused_message_is_over_and_never_released[2": "publish P4",
+    "test_a_refused_qos_2_message_makes_room_in_the_window": "publish P4",
+    "test_a_refused_message_is_not_sent_again_on_the_next_connection": "publish P4",
+    "test_no_message_has_a_higher_qos_than_the_broker_takes": "publish P5",
+    "test_no_message_is_retained_where_the_broker_keeps_none": "publish P5",
+    "test_a_packet_that_just_fits_is_sent": "publish P6",
+    f"{_ANSWERS}[PUBREC for QoS 1": "publish P7",
+    f"{_ANSWERS}[PUBACK for QoS 2": "publish P7",
+    f"{_ANSWERS}[PUBCOMP before PUBREL": "publish P7",
+    "test_a_malformed_packet_is_answered_with_a_disconnect_that_says_so": "link L1",
+    "test_a_session_that_a_clean_start_can_not_find_is_no_connection": "link L2",
+    "test_an_answer_to_subscribe_that_does_not_answer_each_filter_is_none[3.1.1-codes0": "link L3",
+    "test_an_answer_to_subscribe_that_does_not_answer_each_filter_is_none[3.1.1-codes1": "link L3",
+    "test_an_answer_to_subscribe_that_does_not_answer_each_filter_is_none[3.1.1-codes2": "link L3",
+    "test_an_answer_to_subscribe_that_does_not_answer_each_filter_is_none[5-codes0": "link L3",
+    "test_an_answer_to_subscribe_that_does_not_answer_each_filter_is_none[5-codes1": "link L3",
+    "test_an_answer_to_subscribe_that_does_not_answer_each_filter_is_none[5-codes2": "link L3",
+    f"{_CLOSES}[a topic that is no UTF-8": "link L4",
+    f"{_CLOSES}[half a surrogate pair": "link L4",
+    f"{_CLOSES}[U+0000 in a topic": "link L4",
+    f"{_CLOSES}[a wildcard in a topic": "link L4",
+    f"{_CLOSES}[no topic": "link L4",
+    f"{_CLOSES}[DUP at QoS 0": "wire W1",
+    f"{_CLOSES}[a length of properties in more bytes": "wire W2",
+    f"{_CLOSES}[a wildcard in a response topic": "wire W3",
+    f"{_CLOSES}[PUBREL with flags": "W4",
+    f"{_CLOSES}[SUBACK with flags": "W4",
+    f"{_CLOSES}[SUBACK without a code-3.1.1": "W4",
+    f"{_CLOSES}[PINGRESP": "W4",
+    f"{_CLOSES}[CONNACK again": "W4",
+    f"{_CLOSES}[PINGREQ": "W4",
+    f"{_GREETS}[PUBLISH first": "W4",
+    f"{_GREETS}[PINGRESP first": "W4",
+    f"{_GREETS}[SUBACK first": "W4",
+    f"{_GREETS}[CONNACK with flags [MQTT-2.1.3-1]-5": "W4",
+    f"{_GREETS}[CONNACK with reserved bits": "W4",
+    f"{_GREETS}[Maximum QoS 2": "W4",
+    f"{_GREETS}[Retain Available 2": "W4",
+    f"{_ANSWERS}[PUBACK with flags": "W4",
+    f"{_ANSWERS}[PUBREC with flags": "W4",
+    "test_what_the_broker_says_beside_its_answers_disturbs_nobody": "W5",
+    "test_answers_may_say_why_in_any_letters": "W5",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            for name, reason in WAITING.items():
+                if item.name.startswith(name):
+                    item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt to connect follows at once: no test here is about waiting."""
+    monkeypatch.setattr(Surroundings, "jittered", lambda *_: 0.0)
+
+
+@pytest.fixture(params=[4, 5], ids=["3.1.1", "5"])
+def version(request: pytest.FixtureRequest) -> int:
+    """The protocol level: 4 is MQTT 3.1.1."""
+    return request.param
