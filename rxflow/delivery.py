@@ -224,6 +224,7 @@ class Ledger:
         self._numbers2: dict[int, int] = {}  # packet id of QoS 2 -> number, until settled
         self._ids2: dict[int, int] = {}  # and back
         self._done2: dict[int, int] = {}  # those settled, their PUBREL not seen -> digest
+        self._older2: set[int] = set()  # packet ids of both from before this connection
         self._adopted: dict[int, int] = {}  # number on an older connection -> number on this one
         _ledgers.add(self)
 
@@ -245,6 +246,7 @@ class Ledger:
             self._done2.clear()
             if self._journal:
                 self._journal.forget(self._session)
+        self._older2 = {*self._done2, *self._numbers2}
 
     def keep(self, journal: Journal, session: str) -> None:
         """Have it written down which QoS 2 messages are stored, and take up what was.
@@ -285,7 +287,7 @@ class Ledger:
                     self._repeat(packet_id, earlier)
                     return None
         elif (done := self._done2.get(packet_id)) is not None:
-            if done == digest and duplicate:
+            if done == digest and (duplicate or packet_id not in self._older2):
                 self._repeat(packet_id, None)
                 return None
             del self._done2[packet_id]
@@ -293,6 +295,7 @@ class Ledger:
                 self._journal.release(self._session, [packet_id])
         delivery = Delivery(self, packet_id + QOS2)
         number = delivery.number
+        self._older2.discard(packet_id)
         self._numbers2[packet_id] = number  # of an earlier message that had it nothing is answered
         self._ids2[number] = packet_id
         self._digests2[number] = digest
@@ -314,6 +317,7 @@ class Ledger:
     def release(self, packet_id: int) -> bool:
         """Forget a QoS 2 packet id: its PUBREL came. True if PUBCOMP may follow at once."""
         self._done2.pop(packet_id, None)
+        self._older2.discard(packet_id)
         self._numbers2.pop(packet_id, None)  # of a broker that did not wait for its PUBREC
         if self._journal is None:
             return True

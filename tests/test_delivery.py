@@ -477,6 +477,22 @@ def test_the_same_message_again_with_dup_is_not_delivered_twice(book, has_reconn
     assert book.ledger.open2(1, 7, duplicate=True) is None
 
 
+def test_on_one_connection_the_same_message_again_needs_no_dup_to_be_the_same(book):
+    """Until its PUBREL, whatever its DUP flag says [MQTT-4.3.3-10]."""
+    assert book.ledger.open2(1, 7, duplicate=False) is not None
+    book.ledger.settle()
+    assert book.ledger.open2(1, 7, duplicate=False) is None
+    assert book.acknowledged == [QOS2 + 1] * 2
+
+
+def test_what_an_older_connection_left_is_not_the_same_once_it_is_settled(book):
+    token = book.ledger.open2(1, 7, duplicate=False)
+    book.ledger.connected(session_present=True)
+    del token
+    book.ledger.settle()
+    assert book.ledger.open2(1, 7, duplicate=False) is not None
+
+
 class Register:
     """A journal that notes down what it is told."""
 
