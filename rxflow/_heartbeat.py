@@ -2,40 +2,68 @@
 
 A broker that hears nothing for one and a half keep-alives closes the connection [MQTT-3.1.2-22],
 and a function that computes for a minute on the loop would lose it. The thread exists while there
-is a connection.
+is a connection. A loop that is blocked for five minutes is as good as dead: from then on the broker
+is no longer told otherwise, and gives what it has for this client to others, or keeps it.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import FrameType
 from typing import Final, Protocol
 
-from rxflow.log import announce
+from rxflow._disk import awaited_on
+from rxflow._forked import tell_in_child
+from rxflow.log import announce, printable
 
 BLOCKED: Final = 5.0
 """Seconds of a blocked loop after which it is said, once for each connection."""
 
+DEAD: Final = 300.0
+"""Seconds of a blocked loop after which its connection is no longer kept alive."""
+
 _PERIOD: Final = 0.25
+_LIBRARIES: Final = frozenset({"rxflow", "reactivex", "paho", "orjson", "loguru", "runpy"})
 
 
 class Beating(Protocol):
     """A connection that can be kept alive from another thread."""
 
-    def beat(self) -> float:
-        """Send a PINGREQ if one is due; return for how many seconds the loop has been blocked."""
+    def blocked(self) -> float:
+        """For how many seconds the loop has been blocked."""
         ...
+
+    def beat(self) -> None:
+        """Send a PINGREQ if one is due."""
+        ...
+
+
+class _Watch:
+    """What is known of a connection: the thread of its loop, and what was told of it."""
+
+    __slots__ = ("is_given_up", "is_told", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.is_told = self.is_given_up = False
 
 
 class Heartbeat:
     """The thread, and the connections that it watches."""
 
     def __init__(self) -> None:
+        self.forked()
+        tell_in_child(self)
+
+    def forked(self) -> None:
+        """Begin anew: the thread, and the connections, stayed with the parent."""
         self._lock = threading.Lock()
-        self._watched: dict[Beating, bool] = {}  # and whether its blocked loop was told of
+        self._watched: dict[Beating, _Watch] = {}
         self._stop = threading.Event()
 
     def watch(self, link: Beating) -> None:
-        """Keep it alive until it is forgotten."""
+        """Keep it alive until it is forgotten. On the thread of its loop."""
         with self._lock:
             if not self._watched:
                 self._stop = threading.Event()
@@ -43,7 +71,7 @@ class Heartbeat:
                     target=self._run, args=(self._stop,), name="rxflow heartbeat", daemon=True
                 )
                 thread.start()
-            self._watched[link] = False
+            self._watched[link] = _Watch()
 
     def forget(self, link: Beating) -> None:
         """Let it go; with the last one the thread ends. Twice is once."""
@@ -55,20 +83,47 @@ class Heartbeat:
         while not stop.wait(_PERIOD):
             with self._lock:
                 watched = list(self._watched.items())
-            for link, is_told in watched:
-                blocked = link.beat()
-                if blocked >= BLOCKED and not is_told:
-                    self._tell(link, blocked)
+            for link, watch in watched:
+                self._look_after(link, watch)
 
-    def _tell(self, link: Beating, blocked: float) -> None:
-        with self._lock:
-            if link in self._watched:
-                self._watched[link] = True
-        announce(
-            f"a function has blocked the event loop for {blocked:.0f} s: nothing is received or "
-            "acknowledged meanwhile; move slow work to a thread (observe_on, or to_thread)",
-            is_program=True,
-        )
+    def _look_after(self, link: Beating, watch: _Watch) -> None:
+        blocked = link.blocked()
+        if blocked < DEAD:
+            link.beat()
+        elif not watch.is_given_up:
+            watch.is_given_up = True
+            text = f"{_blocking(watch.thread)} has blocked the event loop for {blocked:.0f} s"
+            text = f"{text}: its connection is no longer kept alive, and the broker will close it"
+            announce(text, is_program=True)
+        if blocked >= BLOCKED and not watch.is_told:
+            watch.is_told = True
+            self._tell(watch.thread, blocked)
+
+    def _tell(self, thread: int, blocked: float) -> None:
+        text = f"{_blocking(thread)} has blocked the event loop for {blocked:.0f} s: nothing is"
+        text = f"{text} received or acknowledged meanwhile"
+        if not awaited_on(thread):
+            text = f"{text}; move slow work to a thread (observe_on, or to_thread)"
+        announce(text, is_program=True)
+
+
+def _blocking(thread: int) -> str:
+    """What keeps a thread from going on: a disk, or a function of the user's, as far as is seen."""
+    if file := awaited_on(thread):
+        return f"{file}: its disk"
+    frames = sys._current_frames()  # noqa: SLF001 (the one way)  # pyright: ignore[reportPrivateUsage]
+    frame = frames.get(thread)
+    while frame is not None and not _is_of_the_user(frame):
+        frame = frame.f_back
+    if frame is None:
+        return "a function"
+    code = frame.f_code
+    return f"{code.co_qualname} ({printable(code.co_filename)}:{frame.f_lineno})"
+
+
+def _is_of_the_user(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return module not in sys.stdlib_module_names and module not in _LIBRARIES
 
 
 heartbeat: Final = Heartbeat()

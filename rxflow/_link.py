@@ -279,15 +279,14 @@ class Link:
             wire.ping()
             self._flush()
 
-    def beat(self) -> float:
-        """Keep alive from the heartbeat's thread, while user code blocks the loop.
+    def blocked(self) -> float:
+        """For how many seconds the loop has been blocked. On any thread."""
+        return self._loop.time() - self.ticked - _SLOW_TICK
 
-        Returns:
-            For how many seconds the loop has been blocked.
-        """
+    def beat(self) -> None:
+        """Keep alive from the heartbeat's thread, while user code blocks the loop."""
         wire, now = self._wire, self._loop.time()
         keep_alive = self._owner.keep_alive
         if wire and keep_alive and now - wire.last_write >= keep_alive * 0.6:
             wire.ping()
             wire.try_flush()
-        return now - self.ticked - _SLOW_TICK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any, Final
 
+from rxflow._disk import lasting
 from rxflow.delivery import Ledger
 from rxflow.log import printable
 from rxflow.message import Message
@@ -38,6 +39,8 @@ class Standstill:
             self._state, self._since, self._is_told = state, now, False
         elif not self._is_told and now - self._since >= STILL:
             self._is_told = True
+            if not self._ledger.takers.isdisjoint(lasting):
+                return None  # it is a disk, and its sink has said so
             gc.collect()  # what nobody holds but a cycle of references is let go by that
             if not ledger.has_news:
                 return self._text(now - self._since)

@@ -11,11 +11,11 @@ import random
 import threading
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
 from rxflow._heartbeat import Beating, heartbeat
+from rxflow._worker import Worker, Works
 
 
 class Surroundings:
@@ -39,9 +39,13 @@ class Surroundings:
         """Do what blocks on a daemon thread, so that nothing waits for a dead host."""
         threading.Thread(target=work, name=name, daemon=True).start()
 
-    def worker(self, name: str) -> Executor:
-        """One thread that does what it is given in order; who asks for it shuts it down."""
-        return ThreadPoolExecutor(1, thread_name_prefix=name)
+    def worker(self, name: str) -> Works:
+        """One daemon thread that does what it is given in order; who asks for it ends it.
+
+        Raises:
+            RuntimeError: The interpreter is shutting down.
+        """
+        return Worker(name)
 
     def watch(self, link: Beating) -> None:
         """Keep a connection alive while user code blocks the loop, until it is forgotten."""

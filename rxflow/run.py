@@ -424,8 +424,10 @@ class _Run:
 
     def _give_up_sinks(self) -> None:
         if not self._is_aborted:
-            text = f"a sink did not close within {_CLOSE_SECONDS:g} s; what it holds is not stored"
-            self._error = self._error or SinkError(text)
+            open_ones = [sink for sink in self._opened if not getattr(sink, "is_closed", False)]
+            names = ", ".join(str(getattr(sink, "path", "a sink")) for sink in open_ones)
+            text = f"{names or 'a sink'} did not close within {_CLOSE_SECONDS:g} s"
+            self._error = self._error or SinkError(f"{text}; what it holds is not acknowledged")
 
     def _leave_the_rest(self) -> None:
         """Nobody is left to settle a delivery: those still held, by a list say, are not waited for.

@@ -119,6 +119,10 @@ class ScriptedBroker:
         except BaseException as error:  # noqa: BLE001 (raised in the test's own thread)
             self._error = error
 
+    def join(self) -> None:
+        """Wait until the last script has ended."""
+        self._thread.join(15)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

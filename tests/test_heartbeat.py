@@ -9,6 +9,7 @@ from scripted import PINGREQ, Conversation, ScriptedBroker, publish
 
 from rxflow import _heartbeat, _standstill, from_mqtt, run
 from rxflow import operators as ops
+from rxflow._disk import waiting_for
 from rxflow.log import logger
 
 
@@ -96,3 +97,82 @@ def test_a_stream_that_moves_is_not_told_of(warnings_logged, monkeypatch):
         source = from_mqtt(broker.url, "t").pipe(ops.buffer_with_count(8), ops.take(1))
         run(source, reactivex.Observer(), seconds=20)
     assert not any("standing still" in line for line in warnings_logged)
+
+
+# -- what blocks a loop, and how long it is put up with --------------------------------------------
+
+
+class Link:
+    """A connection whose loop is blocked for as long as it says."""
+
+    def __init__(self, *blocked):
+        self._blocked = iter(blocked)
+        self.beats = 0
+        self.is_over = threading.Event()
+
+    def blocked(self):
+        seconds = next(self._blocked, None)
+        if seconds is None:
+            self.is_over.set()
+            return 0.0
+        return seconds
+
+    def beat(self):
+        self.beats += not self.is_over.is_set()
+
+
+@pytest.fixture
+def beating(monkeypatch):
+    """Watch a connection until it has said all, from this thread, which is in `act` meanwhile."""
+    monkeypatch.setattr(_heartbeat, "_PERIOD", 0.001)
+
+    def beat(link, act=lambda: None):
+        heart = _heartbeat.Heartbeat()
+        heart.watch(link)
+        try:
+            act()
+            assert link.is_over.wait(10)
+        finally:
+            heart.forget(link)
+        return link.beats
+
+    return beat
+
+
+def test_a_loop_that_is_blocked_for_five_minutes_is_no_longer_kept_alive(beating, warnings_logged):
+    assert beating(Link(0, 4, 299, 300, 301, 302, 0)) == 4
+    assert [line.partition(" s")[0][-3:] for line in warnings_logged] == ["299", "300"]
+    assert "no longer kept alive" in warnings_logged[1]
+
+
+def test_the_function_that_blocks_is_named_with_its_place(beating, warnings_logged):
+    def my_slow_function():
+        while not warnings_logged:
+            time.sleep(0.001)
+
+    beating(Link(*[6.0] * 100), my_slow_function)
+    (line,) = warnings_logged
+    assert "my_slow_function (" in line
+    assert "test_heartbeat.py:" in line
+    assert "has blocked the event loop for 6 s" in line
+
+
+def test_a_disk_that_blocks_is_named_by_its_file_and_no_function_is(beating, warnings_logged):
+    def wait():
+        with waiting_for("/data/rows.json"):
+            while not warnings_logged:
+                time.sleep(0.001)
+
+    beating(Link(*[6.0] * 100), wait)
+    (line,) = warnings_logged
+    assert line.startswith("/data/rows.json: its disk has blocked the event loop for 6 s")
+    assert "function" not in line
+
+
+def test_a_thread_without_a_function_of_the_users_is_called_a_function():
+    goes_on = threading.Event()
+    thread = threading.Thread(target=goes_on.wait)
+    thread.start()
+    assert _heartbeat._blocking(thread.ident) == "a function"
+    goes_on.set()
+    thread.join()

@@ -6,6 +6,7 @@ import pytest
 
 from rxflow import JsonSink, Message
 from rxflow._read_pass import read_pass, soon
+from rxflow.sinks import group
 
 
 def on_loop(read):
@@ -76,7 +77,8 @@ def test_if_one_raises_the_others_are_done_in_the_next_turn():
 
 
 @pytest.mark.parametrize("rows", [1, 8])
-def test_a_few_rows_for_a_quick_disk_are_stored_when_the_pass_ends(tmp_path, rows):
+def test_a_few_rows_for_a_quick_disk_are_stored_when_the_pass_ends(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(group, "_QUICK", 10.0)
     sink = JsonSink(tmp_path / "rows.json")
 
     def read(loop, say):

@@ -55,7 +55,8 @@ def test_a_worker_is_one_thread_that_keeps_the_order():
     worker, seen = Surroundings().worker("rxflow-worker"), []
     for number in range(100):
         worker.submit(lambda number=number: seen.append((number, threading.get_ident())))
-    worker.shutdown()
+    worker.end(10)
+    worker.end(10)
     assert [number for number, _ in seen] == list(range(100))
     assert len({thread for _, thread in seen}) == 1
 
@@ -65,9 +66,11 @@ def test_the_heartbeat_watches_a_connection_until_it_is_forgotten(monkeypatch):
         def __init__(self):
             self.has_beaten = threading.Event()
 
+        def blocked(self):
+            return 0.0
+
         def beat(self):
             self.has_beaten.set()
-            return 0.0
 
     monkeypatch.setattr(_heartbeat, "_PERIOD", 0.001)
     link = Link()

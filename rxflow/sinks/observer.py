@@ -6,16 +6,18 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 from reactivex import abc
 
 from rxflow import codec
+from rxflow._disk import HANGS, PATIENCE, lasting
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
-from rxflow.log import PerSecond, printable, tell
+from rxflow.log import PerSecond, announce, printable, tell
 from rxflow.message import Message
 from rxflow.rejection import rejection
 from rxflow.sinks import item
@@ -23,12 +25,15 @@ from rxflow.sinks.durable import DurableFile
 from rxflow.sinks.group import Commit, GroupCommit
 from rxflow.sinks.inflight import Attached
 
+_WRITING: Final = "writing its journal"
+
 
 class FileSink(abc.ObserverBase[Any]):
     """An observer that appends each item to a file; see `JsonSink`.
 
     On the thread of a running asyncio loop rows are committed by a worker thread, each group as
-    soon as the one before is done; elsewhere `on_next` returns when its row is on the disk.
+    soon as the one before is done; elsewhere `on_next` returns when its row is on the disk. A
+    commit that lasts is said after three seconds, and fails the sink after five minutes.
 
     Attributes:
         path: The file, as it was given.
@@ -47,14 +52,15 @@ class FileSink(abc.ObserverBase[Any]):
         self.failure: SinkError | None = None
         self.error: Exception | None = None
         self._file = file
-        self._group = GroupCommit(self._commit, self._settled)
+        self._shown = printable(self.path)
+        self._group = GroupCommit(self._commit, self._settled, self._lasts, self._shown)
         self._add_one = self._group.add_one
         self._is_ending = False
         self._is_failing = False
         self._is_closed = False
         self._is_dropping = False
+        self._has_given_up = False
         self._waiting: list[asyncio.Future[None]] = []
-        self._shown = printable(self.path)
         plain = self._shown.replace("{", "{{").replace("}", "}}")
         summary = f"committed {{total}} rows to {plain} in {{events}} commits, {{seconds}} s"
         self._log = PerSecond(summary)
@@ -102,7 +108,11 @@ class FileSink(abc.ObserverBase[Any]):
             raise self._too_late()
         if self._file.is_open:
             return
-        self._file.open()
+        try:
+            self._group.call(self._file.open, "opening it", self._file.close)
+        except BaseException:
+            self._group.close()  # nobody closes what was never open
+            raise
         if kept := self._file.kept:
             text = f"{self._shown}: a crash had torn its last commit, kept in {printable(kept)}"
             tell(text, is_program=True)
@@ -208,7 +218,7 @@ class FileSink(abc.ObserverBase[Any]):
         Raises:
             SinkError: The journal can't be written.
         """
-        return self._file.inflight.attach(session, ledger)
+        return self._group.call(partial(self._file.inflight.attach, session, ledger), _WRITING)
 
     def forget(self, session: str) -> None:
         """The broker forgot this session. To be called before the first message of the new one.
@@ -216,7 +226,7 @@ class FileSink(abc.ObserverBase[Any]):
         Raises:
             SinkError: The journal can't be written.
         """
-        self._file.inflight.forget(session)
+        self._group.call(partial(self._file.inflight.forget, session), _WRITING)
 
     def release(self, session: str, packet_ids: list[int]) -> None:
         """PUBREL came: drop these ids, on the disk, and then tell the ledger. On the loop's thread.
@@ -295,16 +305,17 @@ class FileSink(abc.ObserverBase[Any]):
         if self._is_closed:
             return
         self._is_ending = True
-        self._group.flush()
+        with suppress(SinkError):  # which is the failure
+            self._group.flush()
         self._close()
         if self.failure is not None:
             raise self.failure
 
     async def wait_closed(self) -> None:
-        """Wait until everything is committed and the file closed.
+        """Wait until everything is committed and the file closed, or the sink has given up.
 
         Raises:
-            SinkError: The sink failed, now or before.
+            SinkError: The sink failed, now or before, or the disk has not answered for 30 s.
         """
         if not self._is_closed:
             waiter = asyncio.get_running_loop().create_future()
@@ -327,6 +338,9 @@ class FileSink(abc.ObserverBase[Any]):
 
     def _settled(self, commit: Commit, is_behind: bool) -> None:  # noqa: FBT001 (a callback)
         """A commit ended: behind on the loop, or in place, where the caller raises."""
+        if self._has_given_up:  # and nobody waits any more: now the file can be let go of
+            self._let_go()
+            return
         if commit.error is not None:
             is_told = not is_behind or self.is_program or bool(self._waiting)
             self._fail(commit.error, commit.tokens)
@@ -357,17 +371,50 @@ class FileSink(abc.ObserverBase[Any]):
         finally:
             self._is_failing = False
 
+    def _lasts(
+        self, commit: Commit, seconds: float, /, *, is_blocking: bool = False
+    ) -> SinkError | None:
+        """A commit lasts: say so, or give up when it has been too long."""
+        count = len(commit.rows)
+        of = f"{self._shown}: a commit of {'1 row' if count == 1 else f'{count:,} rows'}"
+        is_over = seconds >= PATIENCE and (is_blocking or self._is_ending)
+        if seconds < HANGS and not is_over:
+            lasting[self._group.number] = self._shown
+            text = f"{of} has lasted {seconds:g} s: the disk does not answer"
+            announce(f"{text}; until it does, nothing is acknowledged", is_program=self.is_program)
+            return None
+        text = f"{of} has lasted {seconds:g} s, and nothing of it is acknowledged."
+        error = SinkError(f"{text} Check the disk, then start again: opening recovers the file.")
+        self._has_given_up = True
+        is_told = is_blocking or self.is_program or bool(self._waiting)
+        self._fail(error, [token for token in commit.tokens if token is not None])
+        if not is_told:
+            announce(str(error), is_program=False)
+        return error
+
     def _close(self) -> None:
+        """Close the file, and wake who waits for that; a commit that is under way does it then."""
         if self._is_closed:
             return
-        self._is_closed = self._is_ending = True
-        self._group.close()
-        self._file.close()
+        self._is_ending = True
+        if self._group.is_writing and not self._has_given_up:
+            return
+        self._is_closed = True
+        if not self._group.is_writing:  # else the file is the worker's, to which its number belongs
+            self._let_go()
         self._log.flush()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             with suppress(RuntimeError):  # its loop is closed
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    def _let_go(self) -> None:
+        """Close the file and end the worker, for good."""
+        try:
+            self._group.call(self._file.close, "closing it")
+        except SinkError as error:
+            self.failure = self.failure or error
+        self._group.close()
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -142,7 +142,9 @@ class Marbles:
         frame: str | int | None = None,
         rejected: abc.ObserverBase[Any] | None = None,
     ) -> DiagramSink:
-        """A `JsonSink` whose disk is slow (`=`) or full (`x`) on cue: `disk="--====--x"`.
+        """A `JsonSink` whose disk is slow (`=`), full (`x`) or dead (`#`) on cue.
+
+        `disk="--====--x"` is slow for four frames, and full for the one after two others.
 
         Args:
             disk: What the disk does.

@@ -1,8 +1,9 @@
-"""A sink whose disk is slow or full on cue: `marbles.sink(disk="--====--x")`.
+"""A sink whose disk is slow, full or dead on cue: `marbles.sink(disk="--====--x")`.
 
     -   as fast as can be: a commit takes no time
     =   slow: a commit that begins here is on the disk when the run of = is over
     x   full: a commit that ends here fails, after half of it was written
+    #   dead: a commit that begins here, or is under way, never ends
 
 Everything else is what a `JsonSink` does in production: the same observer, group commit, file
 format, roll-back and recovery, in a folder in memory where the system has one (`/dev/shm`).
@@ -14,10 +15,11 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -46,7 +48,7 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108 (a folder of an unguessable name
 
 
 class Disk:
-    """When a disk is slow, and when it is full. A part of `Marbles`: each check begins it anew.
+    """When a disk is slow, full or dead. A part of `Marbles`: each check begins it anew.
 
     Args:
         clock: The time.
@@ -64,8 +66,8 @@ class Disk:
     def __init__(self, clock: VirtualScheduler, text: str, frame: str | int = "1s") -> None:
         self.diagram = parse(text, frame=frame, role="cold")
         for event in self.diagram.events:
-            if event.key not in {"=", "x"}:
-                raise DiagramError(f"a disk is - (fast), = (slow) or x (full): {text!r}")
+            if event.key not in {"=", "x", "#"}:
+                raise DiagramError(f"a disk is - (fast), = (slow), x (full) or # (dead): {text!r}")
         self._clock = clock
         self._frame = nanoseconds(frame, "frame") // MICROSECOND
         self.begin()
@@ -86,7 +88,10 @@ class Disk:
 
     def wait(self) -> None:
         """Block until it is free: time passes, and nothing else happens meanwhile."""
-        self._clock.sleep((self.free_at() - self._clock.microseconds) / SECOND)
+        free_at = self.free_at()
+        if free_at is None:
+            raise RuntimeError("the disk is dead, and nobody else would go on: this never returns")
+        self._clock.sleep((free_at - self._clock.microseconds) / SECOND)
 
     def note(self) -> None:
         """A commit is on the disk."""
@@ -97,13 +102,14 @@ class Disk:
         """True now."""
         return any(start <= self._now < end for start, end in self._spans("x"))
 
-    def free_at(self) -> int:
-        """When a commit that begins now is on the disk, in the clock's microseconds."""
+    def free_at(self) -> int | None:
+        """When a commit that begins now ends, in the clock's microseconds; None: never."""
         end_of_run = self._now
         for start, end in self._spans("="):
             if start <= end_of_run < end:
                 end_of_run = end
-        return self._began + end_of_run
+        is_dead = any(start <= end_of_run for start, _ in self._spans("#"))
+        return None if is_dead else self._began + end_of_run
 
     @property
     def _now(self) -> int:
@@ -124,18 +130,28 @@ class DiskWorker(Inline):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         free_at = self._disk.free_at()
-        if free_at <= self._clock.microseconds and not self._jobs:
+        if free_at == self._clock.microseconds and not self._jobs:
             return super().submit(fn, *args, **kwargs)
         self._jobs.append(partial(super().submit, fn, *args, **kwargs))
-        self._clock.at(free_at, self._next)
+        if free_at is not None:
+            self._clock.at(free_at, self._next)
         return Future()
 
     def _next(self) -> None:
         if self._jobs:  # `finish` may have done it
             self._jobs.popleft()()
 
-    def finish(self) -> None:
-        """Do what waits, now; whoever wants that is blocked until the disk is free."""
+    def finish(self, seconds: float) -> None:
+        """Do what waits, now; whoever wants that is blocked until the disk is free.
+
+        Args:
+            seconds: But no longer than that.
+        """
+        free_at = self._disk.free_at()
+        latest = self._clock.microseconds + round(seconds * SECOND)
+        if self._jobs and (free_at is None or free_at > latest):
+            self._clock.sleep(seconds)
+            return
         while self._jobs:
             self._jobs.popleft()()
 
@@ -169,17 +185,17 @@ class _Group(GroupCommit):
     """
 
     def __init__(self, worker: DiskWorker, plain: GroupCommit) -> None:
-        super().__init__(plain._write, plain._settled)  # noqa: SLF001 (the same, but for the disk)
+        super().__init__(plain.write, plain.settled, plain.lasts, plain.file)
         self.at_once = 0  # the loop goes on while such a disk is busy
         self._disk_worker = worker
 
-    def make_worker(self, loop: AbstractEventLoop) -> Executor:
+    def make_worker(self, loop: AbstractEventLoop) -> DiskWorker:
         del loop
         return self._disk_worker
 
-    def flush(self) -> None:
-        self._disk_worker.finish()
-        super().flush()
+    def _wait(self, under_way: threading.Lock, seconds: float) -> bool:
+        self._disk_worker.finish(seconds)
+        return super()._wait(under_way, 0)
 
 
 class DiagramSink(FileSink):

@@ -39,6 +39,9 @@ class Inline(Executor):
             future.set_exception(error)
         return future
 
+    def end(self, seconds: float) -> None:
+        """All is done."""
+
 
 INLINE: Final = Inline()
 
@@ -71,7 +74,7 @@ class VirtualSurroundings(Surroundings):
         with off_the_loop():
             work()
 
-    def worker(self, name: str) -> Executor:
+    def worker(self, name: str) -> Inline:
         del name
         return INLINE
 

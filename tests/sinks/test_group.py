@@ -1,4 +1,4 @@
-"""Group commit: on which thread a commit is written."""
+"""Group commit: for which commits the loop waits, and for how long."""
 
 import asyncio
 import threading
@@ -6,28 +6,50 @@ import threading
 import pytest
 
 from rxflow._read_pass import read_pass
+from rxflow.sinks import group as group_module
 from rxflow.sinks.group import GroupCommit
 
-QUICK, SLOW = 0.0002, 0.02
+QUICK, SLOW, LATE = 0.0002, 0.02, 0.03
 FEW, MANY = 1, 100
 
 
-def places(*commits):
-    """Where each commit was written, each given by its rows and the seconds that it takes."""
+def nothing(*_):
+    """A commit lasts, and nobody minds."""
+
+
+def ways(*commits):
+    """How the loop learned of each commit, given by its rows and the seconds that it took."""
 
     async def main():
         loop, here = asyncio.get_running_loop(), threading.get_ident()
-        now, found, ended = [0.0], [], asyncio.Event()
+        now, written, found, ended = [0.0], [], [], asyncio.Event()
         loop.time = lambda: now[0]
 
         def write(rows, tokens):
             del rows, tokens
-            now[0] += commits[len(found)][1]
-            found.append("loop" if threading.get_ident() == here else "worker")
+            assert threading.get_ident() != here
+            now[0] += commits[len(written)][1]
+            written.append(True)
+            if commits[len(written) - 1][1] == LATE:
+                assert goes_on.wait(10)
 
-        group = GroupCommit(write, lambda *_: ended.set())
+        def settled(*_):
+            found.append("waited" if is_starting else "was told")
+            ended.set()
+
+        def start(loop):
+            nonlocal is_starting
+            is_starting = True
+            real(loop)
+            is_starting = False
+            goes_on.set()
+
+        is_starting, goes_on = False, threading.Event()
+        group = GroupCommit(write, settled, nothing)
+        real, group._start = group._start, start
         for count, _ in commits:
             ended.clear()
+            goes_on.clear()
             group.add([b"1"] * count, [None] * count)
             await ended.wait()
         group.close()
@@ -39,16 +61,18 @@ def places(*commits):
 @pytest.mark.parametrize(
     ("commits", "expected"),
     [
-        ([(FEW, QUICK)], ["worker"]),
-        ([(FEW, QUICK), (FEW, QUICK), (FEW, QUICK)], ["worker", "loop", "loop"]),
-        ([(FEW, SLOW), (FEW, SLOW)], ["worker", "worker"]),
-        ([(FEW, QUICK), (FEW, SLOW), (FEW, QUICK)], ["worker", "loop", "worker"]),
-        ([(FEW, SLOW), (FEW, QUICK), (FEW, QUICK)], ["worker", "worker", "loop"]),
-        ([(FEW, QUICK), (MANY, QUICK), (FEW, QUICK)], ["worker", "worker", "loop"]),
+        ([(FEW, SLOW), (FEW, SLOW)], ["was told"] * 2),
+        ([(FEW, QUICK), (MANY, LATE)], ["was told"] * 2),
+        ([(FEW, QUICK), (FEW, LATE), (FEW, LATE)], ["was told"] * 3),
     ],
 )
-def test_the_loop_writes_a_few_rows_itself_if_the_disk_was_quick_last_time(commits, expected):
-    assert places(*commits) == expected
+def test_the_loop_goes_on_while_a_slow_disk_writes(commits, expected):
+    assert ways(*commits) == expected
+
+
+def test_for_a_few_rows_on_a_quick_disk_the_loop_waits(monkeypatch):
+    monkeypatch.setattr(group_module, "_QUICK", 10.0)
+    assert ways((FEW, QUICK), (FEW, QUICK), (FEW, QUICK)) == ["was told", "waited", "waited"]
 
 
 def test_rows_behind_a_flush_in_the_middle_of_a_read_pass_are_committed_too():
@@ -69,7 +93,7 @@ def test_rows_behind_a_flush_in_the_middle_of_a_read_pass_are_committed_too():
             ended.clear()
             group.add_one(b"3", None)
 
-        group = GroupCommit(write, lambda *_: ended.set())
+        group = GroupCommit(write, lambda *_: ended.set(), nothing)
         group.add_one(b"1", None)
         await asyncio.to_thread(is_writing.wait, 10)
         read_pass(decode, asyncio.get_running_loop())
