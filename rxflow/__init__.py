@@ -9,6 +9,8 @@ from rxflow.errors import (
     RxflowWarning,
     SinkError,
 )
+from rxflow.factories import amb, combine_latest, concat, fork_join, merge, with_latest_from
+from rxflow.factories import zip as zip  # not in `__all__`: a star import keeps Python's own
 from rxflow.flow import Flow
 from rxflow.log import logger
 from rxflow.message import Batch, Message
@@ -36,11 +38,17 @@ __all__ = [
     "RxflowWarning",
     "SinkError",
     "Will",
+    "amb",
+    "combine_latest",
+    "concat",
+    "fork_join",
     "from_mqtt",
+    "merge",
     "operators",
     "read_rows",
     "run",
     "run_async",
+    "with_latest_from",
 ]
 
 logger.disable("rxflow")

@@ -85,6 +85,7 @@ class Source:
         self._is_program = is_program
         self._thread = threading.get_ident()
         self.has_ended = False
+        self._failure: Exception | None = None
         self._has_completed = False
         self._connects = 0
         self._lost_at: float | None = None
@@ -231,14 +232,16 @@ class Source:
     def _error(self, error: Exception) -> None:
         if self.has_ended:
             return
+        self._failure = error
         self._stop()
         try:
             self._observer.on_error(error)
         except Exception as raised:  # noqa: BLE001 (nobody is above a source)
-            self._loop.call_exception_handler(
-                {"message": "an observer raised in on_error", "exception": raised}
-            )
+            self._show("an observer raised in on_error", raised)
         self._close()
+
+    def _show(self, text: str, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": text, "exception": error})
 
     # -- what the client says -------------------------------------------------------------------
 
@@ -321,7 +324,11 @@ class Source:
         self.fail(error)
 
     def raised(self, error: Exception) -> None:
-        self.fail(error)
+        if self.has_ended and error is not self._failure:
+            # Of a subscriber without `on_error`, say: as with reactivex, its traceback is shown.
+            self._show("the error of a stream was not handled", error)
+        else:
+            self.fail(error)
 
     def settled(self) -> None:
         if not self._is_awaited:

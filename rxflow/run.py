@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Generator
@@ -286,20 +287,36 @@ class _Run:
         began = loop.time()
         limit = f" for at most {self._seconds:g} s" if self._seconds is not None else ""
         logger.info("launched {}{}", self._name, limit)
+        interruption: BaseException | None = None
         with signals(self):
             try:
                 self._begin(loop)
                 await self._ended_or_stopped()
             except Exception as error:  # noqa: BLE001 (raised below, when all is closed)
                 self._one_ended(error)
+            except BaseException as error:
+                self._why_stopped = self._why_stopped or "cancelled"
+                interruption = error
+                raise
             finally:
-                await self._finish()
-        report = self._report(loop.time() - began)
+                try:
+                    await self._finish()
+                finally:
+                    report = self._report(loop.time() - began)
+                    self._tell(report, interruption or self._error)
         if self._error is not None:
-            logger.error("failed {}: {}: {}", self._name, printable(self._error), report)
             raise self._error
-        logger.info("finished {}: {}", self._name, report)
         return report
+
+    def _tell(self, report: Report, error: BaseException | None) -> None:
+        """The last line; what is raised carries the report, as its attribute `report`."""
+        if error is not None:
+            with contextlib.suppress(AttributeError):  # of an error with slots
+                vars(error)["report"] = report
+        if isinstance(error, Exception):
+            logger.error("failed {}: {}: {}", self._name, printable(error), report)
+        else:
+            logger.info("finished {}: {}", self._name, report)
 
     # -- beginning ------------------------------------------------------------------------------
 
@@ -375,7 +392,7 @@ class _Run:
             async with asyncio.timeout(self._drain_timeout):
                 await _first(self._has_ended.wait(), self._flushed(has_flushed))
         except TimeoutError:
-            pass
+            gc.collect()  # what only a cycle of references holds is let go of now
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -399,6 +416,7 @@ class _Run:
         """Dispose, close the sinks, wait for the sources. Also when cancelled or aborted."""
         try:
             if not (self._has_ended.is_set() or self._has_drained or self._is_aborted):
+                logger.info("{}: {}; draining", self._name, self._why_stopped)
                 await self._drain()  # cancelled: once
         finally:
             self._dispose()

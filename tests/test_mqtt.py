@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -13,6 +14,14 @@ import reactivex
 from brokers import Mosquitto
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from reactivex.scheduler import (
+    CurrentThreadScheduler,
+    EventLoopScheduler,
+    ImmediateScheduler,
+    NewThreadScheduler,
+    ThreadPoolScheduler,
+    TimeoutScheduler,
+)
 from reactivex.subject import Subject
 from scripted import (
     CONNECT,
@@ -26,6 +35,7 @@ from scripted import (
     packet,
     publish,
 )
+from serving import serve
 
 from rxflow import (
     ConfigError,
@@ -712,3 +722,42 @@ def test_bad_payloads_are_set_aside_and_the_stream_goes_on(mosquitto, tmp_path: 
     assert list(read_rows(good)) == list(range(len(BAD)))
     assert [row["topic"] for row in read_rows(bad)] == ["a"] * len(BAD)
     assert (report.received, report.stored, report.set_aside) == (12, 6, 6)
+
+
+# -- whatever scheduler it is subscribed with, and whoever does not listen to errors --------------
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        NewThreadScheduler,
+        ThreadPoolScheduler,
+        TimeoutScheduler,
+        CurrentThreadScheduler,
+        ImmediateScheduler,
+        EventLoopScheduler,
+    ],
+)
+def test_a_source_lives_on_its_loop_whatever_scheduler_it_is_subscribed_with(scheduler):
+    seen, ended = [], threading.Event()
+    with ScriptedBroker(serve(publish("a", b"1"), publish("a", b"2", 1, 2))) as broker:
+        source = from_mqtt(broker.url, "a").pipe(ops.map(lambda m: m.payload), ops.take(2))
+        clock = scheduler()
+        source.subscribe(lambda m: seen.append(m.payload), print, ended.set, scheduler=clock)
+        assert ended.wait(20)
+    assert seen == [b"1", b"2"]
+    if hasattr(clock, "dispose"):
+        clock.dispose()
+
+
+def test_the_first_message_is_had_by_run_of_reactivex():
+    with ScriptedBroker(serve(publish("a", b"1"))) as broker:
+        assert from_mqtt(broker.url, "a").pipe(ops.first()).run().payload == b"1"
+
+
+def test_an_error_that_nobody_handles_is_shown_with_its_traceback(caplog):
+    with ScriptedBroker(serve(publish("a", b"1"))) as broker:
+        from_mqtt(broker.url, "a").pipe(ops.map(lambda _: 1 // 0)).subscribe(print)
+    (shown,) = [record for record in caplog.records if record.name == "asyncio"]
+    assert shown.message.startswith("the error of a stream was not handled")
+    assert shown.exc_info[0] is ZeroDivisionError

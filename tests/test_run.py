@@ -738,3 +738,34 @@ def test_what_the_broker_sends_after_the_end_is_not_acknowledged(tmp_path):
         report = quiet(from_mqtt(broker.url, "a").pipe(ops.take(1)), JsonSink(tmp_path / "a.json"))
     assert kinds[-1] == DISCONNECT or not kinds
     assert adds_up(report)
+
+
+def test_a_cancelled_run_says_so_and_its_error_carries_the_report(tmp_path):
+    lines = []
+
+    async def main():
+        arrived = asyncio.Event()
+        source = from_mqtt(broker.url, "a").pipe(ops.do_action(lambda _: arrived.set()))
+        task = asyncio.create_task(run_async(source, JsonSink(tmp_path / "a.json"), name="plant"))
+        await arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await task
+        return raised.value.report
+
+    number = logger.add(lines.append, format="{message}", level="INFO")
+    try:
+        with ScriptedBroker(serve(publish("a"))) as broker:
+            report = asyncio.run(main())
+    finally:
+        logger.remove(number)
+        logger.disable("rxflow")
+    said = [line for line in lines if "plant" in line]
+    assert (report.received, report.stored) == (1, 1)
+    assert said[-2:] == ["plant: cancelled; draining\n", f"finished plant: {report}\n"]
+
+
+def test_the_error_of_a_run_carries_the_report(tmp_path):
+    with pytest.raises(ZeroDivisionError) as raised:
+        quiet(reactivex.of(1, 0).pipe(ops.map(lambda n: 1 / n)), JsonSink(tmp_path / "a.json"))
+    assert raised.value.report.stored == 1
