@@ -13,8 +13,9 @@ What is judged, of every message that came through `read`:
 3.  The run is over in time, nothing else is raised than what the pipeline raises itself, and the
     report adds up.
 
-Not judged: the messages of a second source that only triggers (`zip`, `sample`, ...); of what is
-cut off by a `take` downstream, whether it is left to the broker or stored.
+Not judged: what a branch of a shared source had in hand when it failed or began again, while the
+other branch goes on, and has it; the messages of a second source that only triggers (`zip`,
+`sample`, ...); of what is cut off by a `take` downstream, whether it is left or stored.
 """
 
 from __future__ import annotations
@@ -220,7 +221,10 @@ class _Judge:
                 and not all((tags, letter) in self._emitted(passage, record) for record in entered)
             ):
                 return "chosen"
-        return "stored" if (tags, letter) in self.stored[sink] else "missing"
+        if (tags, letter) in self.stored[sink]:
+            return "stored"
+        begins_again = any(each.kind == "E" and not each.is_strict for each in way)
+        return "cut" if begins_again and self.has_failed else "missing"
 
     def _is_cut_off(self, letter: str, passage: Passage, records: list[Record]) -> bool:
         """Whether something ended before a letter came to it, which it may have awaited."""
@@ -249,7 +253,7 @@ class _Judge:
                 for result in self.seen.made.get(passage.name, []):
                     if self._fate((), result, way[index + 1 :], sink) == "missing":
                         self._add("result not stored", f"{result}: not stored{_by(sink, way)}")
-                if not self.is_cut:
+                if not self.is_cut and not any(each.kind == "L" for each in way[:index]):
                     self._judge_number(passage)
 
     def _judge_number(self, passage: Passage) -> None:

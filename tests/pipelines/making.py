@@ -580,7 +580,7 @@ def program(case: Case, *, is_watched: bool = False) -> str:
         trunk = "shared"
     flows = []
     for limb in case.limbs:
-        text = written(shown(case.trunk.steps, limb), is_watched=is_watched)
+        text = written(shown(case, limb), is_watched=is_watched)
         flows.append(f"{trunk}.pipe({text})" if text else trunk)
     pairs = ", ".join(f"({text}, {sink})" for text, sink in zip(flows, sinks, strict=True))
     ending = {
@@ -593,9 +593,10 @@ def program(case: Case, *, is_watched: bool = False) -> str:
     return "\n".join(lines)
 
 
-def shown(trunk: Sequence[Step], limb: Sequence[Step]) -> Sequence[Step]:
+def shown(case: Case, limb: Sequence[Step]) -> Sequence[Step]:
     """With a last `plain`, if something may emit what JSON can't hold."""
-    text = written([*trunk, *limb], is_watched=False)
+    trunk = case.trunk.steps
+    text = written([*trunk, *limb], is_watched=False) + case.share
     lists = sum(
         text.count(name) for name in ("buffer", "to_list", "to_iterable", "min_by", "max_by")
     )
@@ -636,7 +637,7 @@ class Passage:
         name: Of the record, or of the tag.
         reference: What reactivex would do with the items of that record.
         is_nested: It stands in a stream within the stream, or in a branch.
-        is_strict: Of `U`: everything upstream ends with it.
+        is_strict: Of `U`: everything upstream ends with it. Of `E`: so does the source.
     """
 
     kind: str
@@ -664,15 +665,27 @@ _SHARED = Step("K", "share", is_shared=True)
 
 
 def _ways(
-    steps: Sequence[Step], *, is_nested: bool = False, is_loose: bool = False
+    steps: Sequence[Step],
+    *,
+    is_nested: bool = False,
+    is_loose: bool = False,
+    is_shared: bool = False,
 ) -> Iterator[Way]:
     if not steps:
         yield ()
         return
     step, rest = steps[0], steps[1:]
-    is_loose = is_loose or step.kind in "AE" or step.is_shared or _is_loose(step.parts)
+    if step.kind == "E":
+        head = Passage(
+            "E", "", step.text, is_nested, is_strict=not (is_shared or "take(" in step.text)
+        )
+        for tail in _ways(rest, is_nested=is_nested, is_loose=True, is_shared=is_shared):
+            yield (head, *tail)
+        return
+    is_shared = is_shared or step.is_shared
+    is_loose = is_loose or step.kind == "A" or step.is_shared or _is_loose(step.parts)
     for head in _through(step, is_nested=is_nested, is_loose=is_loose):
-        for tail in _ways(rest, is_nested=is_nested, is_loose=is_loose):
+        for tail in _ways(rest, is_nested=is_nested, is_loose=is_loose, is_shared=is_shared):
             yield (*head, *tail)
 
 
