@@ -24,7 +24,7 @@ from reactivex.testing import TestScheduler
 from rxflow import operators as ops
 from rxflow import run_async
 
-PATIENCE = 2.0
+PATIENCE = 30.0
 """Seconds that what comes from another thread may take. Nothing passes by being quick."""
 
 Operator = Callable[[Observable[Any]], Observable[Any]]

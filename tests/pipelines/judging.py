@@ -214,6 +214,8 @@ class _Judge:
             records = self.seen.records.get(passage.name, [])
             entered = [record for record in records if (tags, letter) in record.tokens]
             if not entered:
+                if passage.kind == "H":
+                    return "chosen"
                 if self._is_cut_off(letter, passage, records):
                     return "chosen" if passage.is_nested else "cut"
             elif passage.kind in "LR" or (

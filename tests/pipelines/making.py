@@ -5,6 +5,7 @@ Of each operator one thing is known that is not taken from rxflow: what it may d
     K  keeps it: it comes out in some form, at the end of time at the latest
     A  keeps it, but lets time pass, or asks its scheduler: a `take_until` below need not wait
     D  may drop it, as reactivex's own would of the same items at the same times
+    H  keeps it, but comes late: where what is upstream doesn't wait, it misses the first
     L  may drop it, and which depends on other sources (`zip`, `combine_latest`, `switch_map`)
     R  makes one of many: what comes in is let go, and what comes out is new
     C  may drop it, and may end the stream (`take`, `first`)
@@ -98,6 +99,7 @@ class Generator:
         self._keys = count()
         self._others = 0
         self.has_other = False
+        self.is_hot = False  # what is drawn comes behind something that is shared
 
     # -- small things
 
@@ -125,6 +127,7 @@ class Generator:
         share, limbs = "", ((),)
         if draw.random() < 0.3:
             share = draw.choice(SHARES)
+            self.is_hot = True
             limbs = (self.steps(draw.choice([0, 1, 2])), self.steps(draw.choice([0, 1, 2])))
         end = draw.choice(
             ["seconds"] * 4 + ["signal"] * 2 + ["cancel", "cancel twice", "U", "natural"]
@@ -204,8 +207,8 @@ class Generator:
         if kind == "D" and roll < 0.15:
             kind = "L"
         make = draw.choice(SIMPLE[kind])
-        if make in LATE and depth:
-            kind = "L"
+        if make in LATE and (depth or self.is_hot):
+            kind = "H"
         return self.simple(kind, make)
 
     def simple(self, kind: str, make: Callable[[Generator], str]) -> Sequence[Step]:
@@ -597,10 +600,11 @@ def shown(case: Case, limb: Sequence[Step]) -> Sequence[Step]:
     """With a last `plain`, if something may emit what JSON can't hold."""
     trunk = case.trunk.steps
     text = written([*trunk, *limb], is_watched=False) + case.share
+    is_mixed = "'none'" in text or "lambda _: 'r" in text
     lists = sum(
         text.count(name) for name in ("buffer", "to_list", "to_iterable", "min_by", "max_by")
     )
-    if lists > ("'none'" not in text) or _needs_plain([*trunk, *limb]):
+    if lists > (not is_mixed) or _needs_plain([*trunk, *limb]):
         return (*limb, Step("K", PLAIN))
     return limb
 
