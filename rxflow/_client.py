@@ -15,22 +15,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from rxflow._link import CLOSED, Link
-from rxflow._settings import SILENCE, Answer, Settings, open_wire
+from rxflow._link import Link
+from rxflow._settings import Answer, Settings, open_wire
 from rxflow._surroundings import surroundings_of
+from rxflow._takeovers import ROUNDS, Takeovers
 from rxflow._wire import Wire
 from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
 from rxflow.log import logger, printable
 from rxflow.message import Message
+from rxflow.reasons import reason_text
 
 if TYPE_CHECKING:
     from rxflow._paho import Paho
 
 _LONGEST_WAIT: Final = 60.0
-_TAKEOVERS: Final = 3
-_SHORT: Final = 5.0  # seconds: a connection that ends sooner was hardly one
+_LASTING: Final = 30.0  # seconds: a connection that lasts so long has done its work
 _TAKEN_OVER: Final = 0x8E
+# DISCONNECT that says what the broker will never take: the next connection would end the same way.
+_NOT_SUPPORTED: Final = (0x9A, 0x9B, 0x9E, 0xA1, 0xA2)
 # Refusals that may be gone at the next attempt; every other is final.
 _PASSING: Final = {3: (0x03,), 5: (0x80, 0x88, 0x89, 0x97, 0x9F)}
 
@@ -42,8 +45,8 @@ class Peer(Protocol):
         """CONNACK has come; messages may follow before any other call."""
         ...
 
-    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
-        """SUBACK has come, with the code for each filter."""
+    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
+        """SUBACK or UNSUBACK has come, with the code for each filter, and the broker's words."""
         ...
 
     def published(self, mid: int, error: str | None) -> None:
@@ -79,6 +82,10 @@ class _Lost(Exception):
     """This attempt or connection is over; another may follow."""
 
 
+class _NoAnswer(_Lost):
+    """The connection ended, or nothing came on it, before CONNACK."""
+
+
 class _WrongVersion(_Lost):
     """The broker does not speak the version that was tried."""
 
@@ -112,19 +119,23 @@ class Client:
         self.max_pending = settings.max_pending
         self.admit = peer.admit
         self.keep_alive: float = settings.keep_alive
-        self.session_present = False
-        self.receive_maximum = self.maximum_packet_bytes = 0
+        self.limits = Answer(0, is_refusal=False)
         self._peer = peer
         self._loop = loop
         self._surroundings = surroundings_of(loop)
         self._paho: Paho | None = None
-        self._version = {None: 0, "3.1.1": 3, "5": 5}[settings.address.version]  # 0: not known yet
+        self._version = {None: 0, "3.1.1": 3, "5": 5}[settings.address.version]  # 0: whichever
+        self._spoken = 0  # the version of the last connection that stood
         self._link: Link | None = None
         self._wire: Wire | None = None  # of the attempt under way
         self._answer: asyncio.Future[None] = loop.create_future()
         self._loss: asyncio.Future[None] = loop.create_future()
-        self._takeovers = 0
-        self._cut_short = self._received_before = 0
+        self._takeovers = Takeovers()
+        self._has_stood = False  # ever
+        self._has_worked = self._is_closed = False  # the connection under way
+        self._limit: float | None = None
+        self._until: float | None = None  # when a connection must stand, by the loop's clock
+        self._received_before = 0
         self._connected_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
@@ -159,8 +170,7 @@ class Client:
 
     async def _live(self) -> None:
         try:
-            limit = self.settings.connect_timeout
-            await self._stay_connected(None if limit is None else self._loop.time() + limit)
+            await self._stay_connected()
         except RxflowError as error:
             self._peer.failed(error)
         except Exception as error:  # noqa: BLE001 (never silent: whatever it is, the peer hears it)
@@ -170,112 +180,155 @@ class Client:
         finally:
             self._drop()
 
-    async def _stay_connected(self, until: float | None) -> None:
+    async def _stay_connected(self) -> None:
         """One connection after the other.
-
-        Args:
-            until: When the first must stand, by the loop's clock; None: whenever it may.
 
         Raises:
             ConnectError: No attempt will succeed, or none did in time.
         """
+        self._arm(self.settings.connect_timeout)
         attempt, reason = 0, ""
         while not self._is_closing:
+            is_at_once, has_connected = False, False
             try:
-                async with asyncio.timeout_at(until if self.settings.connect_timeout else None):
+                async with asyncio.timeout_at(self._until if self._limit else None):
                     await self._connect()
-                until = None
+                has_connected = True
                 await self._loss
             except TimeoutError as error:
                 reason = reason or _reason(error)  # that of the attempt before says more
+            except ConnectError as error:
+                if has_connected or not self._has_stood:
+                    raise
+                reason = str(error)  # what a connection had yesterday, it may have again tomorrow
             except (_Lost, OSError) as error:
                 reason = _reason(error)
             finally:
                 self._drop()
             if self._is_closing:
                 return
-            if self._loss.done():
-                attempt = self._lost_after(self._loop.time() - self._connected_at, attempt, reason)
+            if has_connected:
+                reason, is_at_once = self._lost_after(
+                    self._loop.time() - self._connected_at, reason
+                )
+                if self._has_worked:
+                    attempt = 0
                 self._peer.disconnected(reason)
+                if self._until is None:
+                    self._arm(self.settings.reconnect_timeout)
             else:
-                self._cut_short = 0
-            wait = self._wait(attempt)
-            attempt += 1
-            if until is not None:
-                left = until - self._loop.time()
-                if left <= 0:
-                    raise ConnectError(
-                        f"no connection to {self.settings.address} within "
-                        f"{self.settings.connect_timeout:g} s: {reason}"
-                    )
-                wait = min(wait, left)
-            self._peer.warn(
-                f"no connection to {self.settings.address}: {printable(reason)}; "
-                f"next attempt in {wait:.1f} s"
-            )
-            await asyncio.sleep(wait)
+                self._takeovers.refused()
+            wait = 0.0 if is_at_once else self._wait(attempt)
+            attempt += not is_at_once
+            await self._pause(wait, reason)
 
-    def _lost_after(self, seconds: float, attempt: int, reason: str) -> int:
-        """Count connections that are closed as soon as they stand, with nothing received.
-
-        MQTT 5 can say that another client took the session over; mosquitto 2.0.11 just closes, as
-        every broker does on 3.1.1.
-
-        Returns:
-            The number of the next attempt: a connection that lasted begins anew.
+    async def _pause(self, wait: float, reason: str) -> None:
+        """Say that there is no connection, and wait for the next attempt.
 
         Raises:
-            ConnectError: It happened again and again, and the client id is a fixed one.
+            ConnectError: The time for it is over.
         """
-        has_received = self.ledger.received + self.ledger.received0 > self._received_before
-        is_cut = reason == CLOSED and seconds < _SHORT and not has_received
-        if not is_cut or not self.settings.is_durable:
-            self._cut_short = 0
-            return 0
-        self._cut_short += 1
-        if self._cut_short >= _TAKEOVERS:
+        if self._until is not None:
+            left = self._until - self._loop.time()
+            if left <= 0:
+                raise ConnectError(
+                    f"no connection to {self.settings.address} within {self._limit:g} s: {reason}"
+                )
+            wait = min(wait, left)
+        self._peer.warn(
+            f"no connection to {self.settings.address}: {printable(reason)}; "
+            f"next attempt {f'in {wait:.1f} s' if wait else 'at once'}"
+        )
+        await asyncio.sleep(wait)
+
+    def _arm(self, limit: float | None) -> None:
+        """From now on a connection must stand within so many seconds; None: whenever it may."""
+        self._limit = limit
+        self._until = None if limit is None else self._loop.time() + limit
+
+    def _lost_after(self, seconds: float, reason: str) -> tuple[str, bool]:
+        """A connection has ended; how, in full, and whether to connect again without a wait.
+
+        Raises:
+            ConnectError: Another client has the same id.
+        """
+        if seconds >= _LASTING or self._has_received:
+            self.worked()
+        is_at_once = self._takeovers.closed(
+            seconds, has_worked=self._has_worked, is_closed=self._is_closed
+        )
+        if not self.settings.is_durable:
+            return reason, False  # nobody has the id of such a session
+        if self._takeovers.rounds >= ROUNDS:
             raise ConnectError(
-                f"{self.settings.address} closed {self._cut_short} connections in a row as soon as "
-                f"they stood: most often that is another client with the id "
-                f"{self.settings.client_id!r}; give each client an id of its own"
+                f"{self.settings.address} closes each connection of client id "
+                f"{self.settings.client_id!r} soon, and accepts the next at once, with the "
+                "session: another client has the same id; give each client an id of its own"
             )
-        return attempt
+        if self._takeovers.closed_in_a_row > 1:
+            reason = (
+                f"{reason} {seconds:.1f} s after it stood; the broker restarts or does not like "
+                f"what it got, or another client has the id {self.settings.client_id!r}"
+            )
+        return reason, is_at_once
+
+    @property
+    def _has_received(self) -> bool:
+        return self.ledger.received + self.ledger.received0 > self._received_before
+
+    def worked(self) -> None:
+        """This connection has done what it is for: back-off and `reconnect_timeout` begin anew."""
+        self._has_worked = True
+        self._until = None
 
     def _wait(self, attempt: int) -> float:
-        longest = min(_LONGEST_WAIT, 2.0**attempt)
+        longest = min(_LONGEST_WAIT, 2.0 ** min(attempt, 6))
         return self._surroundings.jittered(longest, self.settings.address.host)
 
     # -- connecting -----------------------------------------------------------------------------
 
     async def _connect(self) -> None:
-        """One connection up to its CONNACK, in the version that the broker speaks.
+        """One connection up to its CONNACK, in the best version that the broker speaks.
+
+        MQTT 3.1.1 is tried if the broker says that it does not speak 5, or if it is silent or
+        closes twice; not on a broker that has spoken 5 before. Each connection tries 5 first.
 
         Raises:
             _Lost, OSError: Another attempt may succeed.
             ConnectError: No attempt will.
         """
-        try:
-            await self._attempt(self._version or 5)
-        except _Lost as error:
-            if self._version:
-                raise self._final(error) from error
-            logger.info(
-                "{} does not answer in MQTT 5 ({}); trying 3.1.1",
-                self.settings.address,
-                printable(error),
-            )
-        else:
+        if self._version:
+            await self._attempt_only(self._version)
             return
+        for nth in (1, 2):
+            try:
+                await self._attempt(5)
+            except _WrongVersion as error:
+                reason = str(error)
+                break
+            except _NoAnswer as error:
+                reason = str(error)
+                if self._spoken == 5:  # noqa: PLR2004 (MQTT 5)
+                    raise
+                if self._spoken or isinstance(error.__cause__, TimeoutError) or nth > 1:
+                    break
+            else:
+                return
+            self._drop()
         self._drop()
-        try:
-            await self._attempt(3)
-        except _Lost as error:
-            raise self._final(error) from error
+        self._peer.warn(
+            f"{self.settings.address} does not answer in MQTT 5 ({printable(reason)}); trying "
+            "3.1.1, which has no properties; version='3.1.1' asks for nothing else"
+        )
+        await self._attempt_only(3)
 
-    def _final(self, error: _Lost) -> Exception:
-        if isinstance(error, _WrongVersion):
-            return ConnectError(f"{self.settings.address}: {error}", reason_code=error.code)
-        return error
+    async def _attempt_only(self, version: int) -> None:
+        try:
+            await self._attempt(version)
+        except _WrongVersion as error:
+            raise ConnectError(
+                f"{self.settings.address}: {error}", reason_code=error.code
+            ) from error
 
     async def _attempt(self, version: int) -> None:
         paho = self._paho
@@ -285,26 +338,28 @@ class Client:
             paho = self._paho = Paho(self.settings, version, self, self._open_wire)
         self._answer = self._loop.create_future()
         self._loss = self._loop.create_future()
+        self._has_worked = self._is_closed = False
         link = self._link = Link(self._loop, paho, self)
         link.is_stopped = self._is_stopped
         await self._in_thread(paho.open)
         if self._wire is None:
-            raise _Lost("the connection was closed at once")
+            raise _NoAnswer("the connection was closed at once")
         link.begin(self._wire)
         try:
-            async with asyncio.timeout(SILENCE):  # `wait_for` of 3.11 swallows a late `cancel`
+            # `wait_for` of 3.11 swallows a late `cancel`.
+            async with asyncio.timeout(self.settings.answer_timeout):
                 await self._answer
-        except TimeoutError:
-            raise _Lost(f"no answer to CONNECT within {SILENCE:g} s") from None
-        self._version = version
+        except TimeoutError as error:
+            wait = self.settings.answer_timeout
+            raise _NoAnswer(f"no answer to CONNECT within {wait:g} s") from error
+        self._spoken = version
 
     def _open_wire(self, tcp: socket.socket) -> Wire:
         """Make the wire of this attempt, on the attempt's thread."""
         if self._is_closing or self._link is None or self._paho is None:
             tcp.close()
             raise ConnectionAbortedError("closed while connecting")
-        is_5 = self._paho.version == 5  # noqa: PLR2004 (MQTT 5)
-        self._wire = open_wire(tcp, self.settings, self._link, self._loop, version5=is_5)
+        self._wire = open_wire(tcp, self.settings, self._link, self._loop, version5=self.is_5)
         return self._wire
 
     def _drop(self) -> None:
@@ -346,49 +401,66 @@ class Client:
         if answer.is_refusal:
             self._give_up(self._refusal(answer))
             return
+        self.keep_alive = self.settings.keep_alive
         if answer.keep_alive is not None:
             self.keep_alive = answer.keep_alive  # [MQTT-3.1.2-21]
-        self.session_present = answer.session_present
-        self.receive_maximum = answer.receive_maximum
-        self.maximum_packet_bytes = answer.maximum_packet_bytes
+        self.limits = answer
         self._connected_at = self._loop.time()
         self._received_before = self.ledger.received + self.ledger.received0
+        if not self._has_stood:
+            self._has_stood, self._until = True, None
+        self._takeovers.accepted(session_present=answer.session_present)
         logger.info(
-            "connected to {} (reason code {}: {})",
+            "connected to {} (reason code {}: Success{})",
             self.settings.address,
             answer.code,
-            answer.text,
+            f"; {printable(answer.reason)}" if answer.reason else "",
         )
         self._answer.set_result(None)
+        self._tell(self._say_what_differs)
         # The ledger first: nothing that was dropped meanwhile is acknowledged on this connection.
         self._tell(partial(self._peer.connected, session_present=answer.session_present))
         if self._link:
             self._link.connected()
 
+    def _say_what_differs(self) -> None:
+        """What the broker does otherwise than it was asked to, and nobody would see."""
+        settings, given = self.settings, self.limits
+        if given.session_expiry is not None and given.session_expiry < settings.session_expiry:
+            self._peer.warn(
+                f"{settings.address} keeps the session for {given.session_expiry:,} s while we are "
+                f"away, not for {settings.session_expiry:,}"
+            )
+        if given.client_id and given.client_id != settings.client_id:
+            self._peer.warn(
+                f"{settings.address} calls this client {printable(given.client_id)!r}, not "
+                f"{settings.client_id!r}: it keeps no session under our id"
+            )
+
     def _refusal(self, answer: Answer) -> Exception:
         # paho gives the codes of MQTT 5 for either version; the wire has seen the broker's own.
         code = self._link.connack_code if self._link else answer.code
-        text = f"{self.settings.address} refused the connection: {answer.text} (reason code {code})"
+        why = reason_text(code, answer.reason, answer.server, of_3=not self.is_5)
+        text = f"{self.settings.address} refused the connection: {why}"
         if self._paho and code in _PASSING[self._paho.version]:
             return _Lost(text)
         return ConnectError(text, reason_code=code)
 
     def closed_by_broker(self, code: int, text: str) -> None:
-        if code != _TAKEN_OVER:
-            self._give_up(_Lost(f"the broker closed the connection: {text}"))
-            return
-        if self._loop.time() - self._connected_at > _LONGEST_WAIT:
-            self._takeovers = 0  # those of years don't add up
-        self._takeovers += 1
-        reason = f"another client with the id {self.settings.client_id!r} took the session over"
-        if self._takeovers < _TAKEOVERS:
-            self._give_up(_Lost(reason))
+        text = f"the broker closed the connection: {text}"
+        if code == _TAKEN_OVER:
+            text = f"another client with the id {self.settings.client_id!r} took the session over"
+            if self._takeovers.said(self._loop.time() - self._connected_at):
+                text = f"{text}, again and again; give each client an id of its own"
+                self._give_up(ConnectError(text, reason_code=code))
+                return
+        if code in _NOT_SUPPORTED:
+            self._give_up(ConnectError(f"{self.settings.address}: {text}", reason_code=code))
         else:
-            reason = f"{reason}, {self._takeovers} times; give each client an id of its own"
-            self._give_up(ConnectError(reason, reason_code=code))
+            self._give_up(_Lost(text))
 
-    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
-        self._tell(partial(self._peer.subscribed, mid, reason_codes))
+    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
+        self._tell(partial(self._peer.subscribed, mid, reason_codes, reason))
 
     def published(self, mid: int, error: str | None) -> None:
         self._tell(partial(self._peer.published, mid, error))
@@ -401,7 +473,9 @@ class Client:
             self._peer.raised(error)
 
     def _give_up(self, error: Exception) -> None:
-        """End the attempt, or the connection, whichever is under way."""
+        """End the attempt, or the connection, whichever is under way; take nothing more from it."""
+        if self._link:
+            self._link.stop()
         for future in (self._answer, self._loss):
             if not future.done():
                 future.add_done_callback(_retrieved)  # perhaps nobody waits for it any more
@@ -417,8 +491,9 @@ class Client:
 
     # -- what the link says ---------------------------------------------------------------------
 
-    def lost(self, reason: str) -> None:
-        self._give_up(_Lost(reason))
+    def lost(self, reason: str, *, is_closed: bool = False) -> None:
+        self._is_closed = is_closed
+        self._give_up(_Lost(reason) if self._answer.done() else _NoAnswer(reason))
 
     def wrong_version(self, code: int) -> None:
         self._give_up(_WrongVersion(code))
@@ -441,6 +516,36 @@ class Client:
         """Bytes of output that the kernel has not taken yet."""
         return self._link.unsent if self._link else 0
 
+    @property
+    def is_5(self) -> bool:
+        """True on a connection of MQTT 5."""
+        return self._paho is not None and self._paho.version == 5  # noqa: PLR2004 (MQTT 5)
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker had the session, when it last answered."""
+        return self.limits.session_present
+
+    @property
+    def receive_maximum(self) -> int:
+        """How many unacknowledged messages the broker takes."""
+        return self.limits.receive_maximum
+
+    @property
+    def maximum_packet_bytes(self) -> int:
+        """The largest packet that the broker takes."""
+        return self.limits.maximum_packet_bytes
+
+    @property
+    def heard(self) -> int:
+        """Bytes read on this connection, but for answers to pings."""
+        return self._link.heard if self._link else 0
+
+    @property
+    def is_paused(self) -> bool:
+        """True while nothing is read, because there is no room for it."""
+        return self._link is not None and self._link.is_paused
+
     def settle(self) -> None:
         """Settle the ledger, and acknowledge on the connection that stands, if one does."""
         if self._link and self.is_connected:
@@ -459,9 +564,13 @@ class Client:
         if self._link and self.is_connected:
             self._link.complete(packet_ids)
 
-    def subscribe(self, filters: Sequence[tuple[str, int]], *, retained: bool) -> int:
+    def subscribe(self, filters: Sequence[tuple[str, int, bool]]) -> int:
         """As `Paho.subscribe`, on the connection that stands."""
-        return self._paho.subscribe(filters, retained=retained) if self._paho else 0
+        return self._paho.subscribe(filters) if self._paho else 0
+
+    def unsubscribe(self, names: Sequence[str]) -> int:
+        """As `Paho.unsubscribe`, likewise."""
+        return self._paho.unsubscribe(names) if self._paho else 0
 
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
         """As `Paho.publish`, on the connection that stands."""

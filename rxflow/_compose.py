@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from rxflow import _websocket, address
-from rxflow._settings import Settings, Will
+from rxflow._settings import MOST_FILTERS, SILENCE, Settings, Will
 from rxflow.errors import ConfigError
 from rxflow.log import tell
 from rxflow.topics import check_topic
@@ -17,6 +17,7 @@ VersionOrAuto = Literal["auto", "3.1.1", "5"]
 
 _LONGEST_KEEP_ALIVE = 65_535
 _LONGEST_TOPIC = 65_535
+_ONE_DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Connecting:
     ca_file: str | None
     cert_file: str | None
     key_file: str | None
+    answer_timeout: float = SILENCE
+    reconnect_timeout: float | None = None
     place: address.Address = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,8 +58,10 @@ class Connecting:
         object.__setattr__(self, "place", place)
         check_range("keep_alive", self.keep_alive, 0, _LONGEST_KEEP_ALIVE)
         check_range("drain_timeout", self.drain_timeout, 0, float("inf"))
-        if self.connect_timeout is not None:
-            check_range("connect_timeout", self.connect_timeout, 0, float("inf"))
+        for name in ("connect_timeout", "reconnect_timeout"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), 0, float("inf"))
+        check_range("answer_timeout", self.answer_timeout, 0.1, _ONE_DAY)
         if self.client_id is not None:
             check_client_id(self.client_id)
         if place.is_websocket:
@@ -79,7 +84,7 @@ class Connecting:
             name = "tls" if self.tls else given[0]
             raise ConfigError(f"{name}: {self.place.scheme}:// is not encrypted; use mqtts://")
 
-    def settings(
+    def settings(  # noqa: PLR0913 (each is one fact)
         self,
         client_id: str | None,
         *,
@@ -87,6 +92,7 @@ class Connecting:
         session_expiry: int = 0,
         max_pending: int = 10_000,
         max_packet_bytes: int = 1024 * 1024,
+        max_filters: int = MOST_FILTERS,
     ) -> Settings:
         """The settings of one subscription. Reads the TLS files.
 
@@ -104,6 +110,10 @@ class Connecting:
             max_packet_bytes=max_packet_bytes,
             will=self.will,
             tls=self._context(),
+            answer_timeout=self.answer_timeout,
+            reconnect_timeout=self.reconnect_timeout,
+            max_filters=max_filters,
+            is_given=client_id is not None,
         )
 
     def _context(self) -> ssl.SSLContext | None:

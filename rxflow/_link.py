@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from rxflow._paho import Paho
 
 CLOSED: Final = "the broker closed the connection"
+# With bytes of ours unread, that is a reset.
+_CLOSES: Final = (os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 _TICK: Final = 0.05
 _SLOW_TICK: Final = 0.5
@@ -33,8 +37,8 @@ class Owner(Protocol):
 
     def admit(self, topic: bytes) -> str | None: ...
 
-    def lost(self, reason: str) -> None:
-        """The connection can't go on."""
+    def lost(self, reason: str, *, is_closed: bool = False) -> None:
+        """The connection can't go on; `is_closed`: the other end closed it, without a word."""
         ...
 
     def wrong_version(self, code: int) -> None:
@@ -86,6 +90,16 @@ class Link:
         return self._wire.unsent if self._wire else 0
 
     @property
+    def heard(self) -> int:
+        """Bytes read on this connection, but for answers to pings."""
+        return self._wire.heard if self._wire else 0
+
+    @property
+    def is_paused(self) -> bool:
+        """True while nothing is read because `max_pending` is reached."""
+        return self._wire is not None and not self._is_reading
+
+    @property
     def connack_code(self) -> int:
         """The reason code of CONNACK as the broker sent it; -1 before."""
         return self._wire.connack_code if self._wire else -1
@@ -96,6 +110,7 @@ class Link:
         """Send CONNECT and read what comes."""
         self._wire = wire
         wire.is_stopped = self.is_stopped
+        wire.awaits_connack = True
         self._start_reading()
         self.write()
 
@@ -194,10 +209,15 @@ class Link:
         try:
             while wire.has_passed and self._wire is wire:
                 if not self._paho.read():
-                    self._owner.lost(f"connection lost: {wire.trouble}" if wire.trouble else CLOSED)
+                    self._lost(wire.trouble)
                     return
         except Exception as error:  # noqa: BLE001 (whatever paho makes of a malformed packet)
             self._owner.lost(f"the broker broke the protocol: {error!r}")
+
+    def _lost(self, trouble: str) -> None:
+        """The stream has ended, or can't be written to any more."""
+        reason = f"connection lost: {trouble}" if trouble else CLOSED
+        self._owner.lost(reason, is_closed=not trouble or trouble in _CLOSES)
 
     # -- acknowledging and writing --------------------------------------------------------------
 
@@ -235,7 +255,7 @@ class Link:
         try:
             wire.flush()
         except OSError as error:
-            self._owner.lost(f"connection lost: {error.strerror or error}")
+            self._lost(error.strerror or str(error))
             return
         unsent = wire.unsent
         if bool(unsent) != self._is_writing:

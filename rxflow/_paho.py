@@ -17,14 +17,30 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from rxflow._settings import SILENCE, Answer, Settings
+from rxflow._settings import Answer, Settings
 from rxflow._wire import Wire
+from rxflow.reasons import reason_text
 
 _IN_FLIGHT: Final = 65_535  # what MQTT allows; `publish` is called no more than the broker wants
 
 
 _NO_PORT: Final = 1  # of a Unix socket: paho looks at it only to refuse 0
-_LARGEST: Final = 268_435_460  # bytes of a packet, header and all, that MQTT can express
+# What Answer calls the properties of CONNACK.
+_PROPERTIES: Final = {
+    "ReasonString": "reason",
+    "ServerReference": "server",
+    "ServerKeepAlive": "keep_alive",
+    "SessionExpiryInterval": "session_expiry",
+    "AssignedClientIdentifier": "client_id",
+    "ReceiveMaximum": "receive_maximum",
+    "MaximumPacketSize": "maximum_packet_bytes",
+    "MaximumQoS": "maximum_qos",
+    "TopicAliasMaximum": "topic_alias_maximum",
+    "RetainAvailable": "has_retain",
+    "WildcardSubscriptionAvailable": "has_wildcards",
+    "SubscriptionIdentifierAvailable": "has_identifiers",
+    "SharedSubscriptionAvailable": "has_shared",
+}
 
 
 class _Wrapping:
@@ -50,7 +66,11 @@ class Listener(Protocol):
         ...
 
     def answered(self, answer: Answer) -> None: ...
-    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None: ...
+
+    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
+        """SUBACK or UNSUBACK, with the broker's words."""
+        ...
+
     def published(self, mid: int, error: str | None) -> None: ...
     def closed_by_broker(self, code: int, text: str) -> None: ...
 
@@ -83,7 +103,7 @@ class Paho:
             transport="unix" if settings.address.is_unix else "tcp",
             reconnect_on_failure=False,
         )
-        client.connect_timeout = SILENCE
+        client.connect_timeout = settings.answer_timeout
         client.max_inflight_messages_set(_IN_FLIGHT)
         wrapping: Any = _Wrapping(open_wire)
         client.tls_set_context(wrapping)
@@ -96,7 +116,7 @@ class Paho:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         client.on_socket_register_write = self._on_register_write
         client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
+        client.on_subscribe = client.on_unsubscribe = self._on_subscribe
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         properties = None
@@ -137,24 +157,28 @@ class Paho:
         """Prepare DISCONNECT; the next `write` closes the wire behind it."""
         self._client.disconnect()
 
-    def subscribe(self, filters: Sequence[tuple[str, int]], *, retained: bool) -> int:
+    def subscribe(self, filters: Sequence[tuple[str, int, bool]]) -> int:
         """Prepare SUBSCRIBE.
 
         Args:
-            filters: Topic filters with the QoS asked for.
-            retained: Ask for retained messages; without it, on MQTT 5, only those of filters that
-                the session did not have.
+            filters: Topic filters with the QoS asked for, and whether to send retained messages
+                also if the session has this filter already, which 3.1.1 always does.
 
         Returns:
             The packet id that `Listener.subscribed` will name.
         """
-        topics: list[Any] = list(filters)
+        topics: list[Any] = [(name, qos) for name, qos, _ in filters]
         if self._is_5:
-            handling = 0 if retained else 1
             topics = [
-                (name, SubscribeOptions(qos, retainHandling=handling)) for name, qos in filters
+                (name, SubscribeOptions(qos, retainHandling=0 if retained else 1))
+                for name, qos, retained in filters
             ]
         _, mid = self._client.subscribe(topics)
+        return mid or 0
+
+    def unsubscribe(self, names: Sequence[str]) -> int:
+        """Prepare UNSUBSCRIBE; `Listener.subscribed` will name the packet id that this returns."""
+        _, mid = self._client.unsubscribe(list(names))
         return mid or 0
 
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
@@ -176,22 +200,17 @@ class Paho:
     def _on_connect(
         self, _client: object, _data: object, flags: Any, code: ReasonCode, properties: Any
     ) -> None:
+        said = vars(properties) if properties is not None else {}
+        named = {ours: said[theirs] for theirs, ours in _PROPERTIES.items() if theirs in said}
         self._listener.answered(
-            Answer(
-                code.value,
-                str(code),
-                code.is_failure,
-                flags.session_present,
-                getattr(properties, "ServerKeepAlive", None),
-                getattr(properties, "ReceiveMaximum", _IN_FLIGHT),
-                getattr(properties, "MaximumPacketSize", _LARGEST),
-            )
+            Answer(code.value, code.is_failure, session_present=flags.session_present, **named)
         )
 
     def _on_subscribe(
-        self, _client: object, _data: object, mid: int, codes: Sequence[Any], _p: object
+        self, _client: object, _data: object, mid: int, codes: Sequence[Any], properties: Any
     ) -> None:
-        self._listener.subscribed(mid, [code.value for code in codes])
+        reason = getattr(properties, "ReasonString", "")
+        self._listener.subscribed(mid, [code.value for code in codes], reason)
 
     def _on_publish(
         self, _client: object, _data: object, mid: int, code: ReasonCode, _p: object
@@ -199,8 +218,10 @@ class Paho:
         self._listener.published(mid, str(code) if code.is_failure else None)
 
     def _on_disconnect(
-        self, _client: object, _data: object, flags: Any, code: ReasonCode, _p: object
+        self, _client: object, _data: object, flags: Any, code: ReasonCode, properties: Any
     ) -> None:
         # Everything else ends in a failed read, and the wire knows why.
         if flags.is_disconnect_packet_from_server:
-            self._listener.closed_by_broker(code.value, str(code))
+            said = vars(properties) if properties is not None else {}
+            reason, server = said.get("ReasonString", ""), said.get("ServerReference", "")
+            self._listener.closed_by_broker(code.value, reason_text(code.value, reason, server))

@@ -14,8 +14,14 @@ from rxflow._websocket import WebSocket
 from rxflow._wire import Plain, Receiver, Stream, Wire
 from rxflow.address import Address
 
-SILENCE: Final = 5.0
-"""Seconds that TCP, TLS and the broker's answer to CONNECT may take, each."""
+SILENCE: Final = 10.0
+"""Seconds that TCP, TLS and each answer of the broker may take, unless a setting says otherwise."""
+
+LARGEST: Final = 268_435_460
+"""Bytes of a packet, header and all, that MQTT can express."""
+
+MOST_FILTERS: Final = 1_000_000
+"""As many topic filters in one SUBSCRIBE as anybody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,11 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a client connects. Times are seconds."""
+    """How a client connects. Times are seconds.
+
+    Attributes:
+        is_given: True if the user chose the client id.
+    """
 
     address: Address
     client_id: str
@@ -49,18 +59,40 @@ class Settings:
     max_packet_bytes: int = 1024 * 1024
     will: Will | None = None
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    answer_timeout: float = SILENCE
+    reconnect_timeout: float | None = None
+    max_filters: int = MOST_FILTERS
+    is_given: bool = False
 
 
 class Answer(NamedTuple):
-    """What CONNACK said."""
+    """What CONNACK said: the limits that the broker sets [3.2.2.3], and its words.
+
+    Attributes:
+        code: The reason code, as MQTT 5 numbers them.
+        reason: The reason string; empty if there is none.
+        server: The server reference, likewise.
+        keep_alive: None: ours.
+        session_expiry: None: ours.
+        client_id: The one that the broker assigned; empty: ours.
+    """
 
     code: int
-    text: str
     is_refusal: bool
-    session_present: bool
-    keep_alive: int | None
-    receive_maximum: int
-    maximum_packet_bytes: int
+    session_present: bool = False
+    reason: str = ""
+    server: str = ""
+    keep_alive: int | None = None
+    session_expiry: int | None = None
+    client_id: str = ""
+    receive_maximum: int = 65_535
+    maximum_packet_bytes: int = LARGEST
+    maximum_qos: int = 2
+    topic_alias_maximum: int = 0
+    has_retain: bool = True
+    has_wildcards: bool = True
+    has_identifiers: bool = True
+    has_shared: bool = True
 
 
 def open_wire(

@@ -6,22 +6,27 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from reactivex import Observer, abc
 
 from rxflow._client import Client, Settings
-from rxflow._settings import SILENCE
 from rxflow._standstill import Standstill
+from rxflow._subscribing import REFUSED, Ask, Subscribing, TooLargeError
+from rxflow._surroundings import surroundings_of
+from rxflow.client_ids import ClientIds, Session
 from rxflow.delivery import Journal, Ledger
 from rxflow.errors import ConnectError, RxflowError, SinkError
 from rxflow.log import PerSecond, announce, logger, printable
 from rxflow.message import Message
 from rxflow.operators.operator import unwrapped
-from rxflow.topics import check_topic
+from rxflow.reasons import reason_text
+from rxflow.topics import check_topic, matcher
 
-_REFUSED: Final = 0x80
+_NOTED_EVERY: Final = 60.0  # seconds: how exactly it is known when a session had a connection
+_FEW: Final = 5  # filters that a line names
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Source:
         drain_timeout: Seconds that deliveries may take to settle when the subscription ends.
         is_program: Whether what the user must know goes to the log.
         journal: Who writes down which QoS 2 messages are stored, if anybody does.
+        sessions: Where this source wants its session written down, if it does: then its client id
+            is the one found there.
     """
 
     def __init__(  # noqa: PLR0913 (each is one fact)
@@ -75,8 +82,12 @@ class Source:
         drain_timeout: float,
         is_program: bool,
         journal: Journal | None = None,
+        sessions: ClientIds | None = None,
+        owner: object = None,
     ) -> None:
         self._journal = journal
+        self._sessions = sessions
+        self._owner = owner
         self.settings = settings
         self._subscription = subscription
         self._observer = observer
@@ -89,7 +100,11 @@ class Source:
         self._has_completed = False
         self._connects = 0
         self._lost_at: float | None = None
-        self._subscribing = 0
+        self._has_stood = False
+        self._session = Session(settings.client_id, str(settings.address.anonymous), is_given=True)
+        self._subscribing = self._subscribing_anew()
+        self._is_gone: Callable[[str], bool] = _not_gone
+        self._noted_at = 0.0
         self._patience: asyncio.TimerHandle | None = None  # with a broker that owes a SUBACK
         self._strays = PerSecond(
             "{events} more messages set aside for their topic", level="WARNING"
@@ -109,27 +124,47 @@ class Source:
 
     def start(self, after: Source | None) -> None:
         """Connect, once an earlier subscription with the same client id is gone."""
-        if after is None or after.closed.done():
-            self._begin()
-        else:
+        if self._sessions:
+            filters = dict(self._subscription.filters)
+            given = self.settings.client_id if self.settings.is_given else None
+            self._sessions.want(self._owner, self.settings.address, filters, given)
+        if after is not None and not after.closed.done():
             self._starting = self._loop.create_task(self._start_after(after))
+        elif self._sessions:
+            self._loop.call_soon(self._begin)  # when the other sources have said what they want
+        else:
+            self._begin()
 
     async def _start_after(self, earlier: Source) -> None:
         await asyncio.wait([earlier.closed])
-        if not self.has_ended:
-            self._begin()
+        self._begin()
 
     def _begin(self) -> None:
+        if self.has_ended:
+            return
+        try:
+            self._take_up_session()
+        except SinkError as error:
+            self.fail(error)
+            return
+        self._client.start()
+
+    def _take_up_session(self) -> None:
+        if self._sessions:
+            session = self._session = self._sessions.claim(self._owner)
+            self.settings = replace(self.settings, client_id=session.client_id)
+            self._client.settings = self.settings
+            self._subscribing = self._subscribing_anew()
+            if gone := self._subscribing.gone:
+                self._is_gone = matcher(gone)
         has_qos2 = any(qos == 2 for _, qos in self._subscription.filters)  # noqa: PLR2004
         if self._journal and has_qos2 and self.settings.is_durable:
-            address = self.settings.address
-            session = f"{self.settings.client_id} {address.host}:{address.port}"
-            try:
-                self.ledger.keep(self._journal, session)
-            except SinkError as error:
-                self.fail(error)
-                return
-        self._client.start()
+            session = f"{self.settings.client_id} {self.settings.address.place}"
+            self.ledger.keep(self._journal, session)
+
+    def _subscribing_anew(self) -> Subscribing:
+        filters = dict(self._subscription.filters)
+        return Subscribing(filters, self._session, self.settings.max_filters)
 
     def complete(self) -> None:
         """End the stream: nothing more is received, and of what was, what is stored acknowledged.
@@ -194,6 +229,8 @@ class Source:
                         self._has_settled.clear()
                         await self._has_settled.wait()
             self.ledger.finish()
+            if self._client.is_connected:
+                self._note_connection()
             await self._client.close(deadline=1.0)
         finally:
             self._strays.flush()
@@ -247,70 +284,167 @@ class Source:
 
     def connected(self, *, session_present: bool) -> None:
         self.ledger.connected(session_present=session_present)
-        lost_at, self._lost_at = self._lost_at, None
-        is_first = self._connects == 0
         self._connects += 1
-        # A session of an earlier process may have other filters, or none yet: once, ask for ours.
-        if session_present and not is_first:
-            self._stands(session_present=True)
-        else:
-            self._subscribing = self._client.subscribe(
-                self._subscription.filters, retained=not session_present
-            )
-            self._await_answer(self.ledger.received + self.ledger.received0)
-        if lost_at is not None and not session_present:
-            self._report_gap(self._loop.time() - lost_at)
+        if not session_present:
+            self._report_gap()
+        self._lost_at = None
+        if (problem := self._impossible()) is not None:
+            self.fail(ConnectError(f"{self.settings.address}: {problem}"))
+            return
+        client, self._noted_at = self._client, self._loop.time()
+        asks = self._subscribing.connected(
+            self._utc(), session_present=session_present, is_5=client.is_5
+        )
+        if self._connects == 1:
+            self._tell_of_unused_sessions()
+        if not asks:
+            self._all_answered()
+            return
+        try:
+            self._subscribing.subscribe(asks, client.subscribe, client.limits.maximum_packet_bytes)
+        except TooLargeError as error:
+            self._too_large(error)
+            return
+        self._await_answer()
 
-    def _await_answer(self, received: int) -> None:
-        """Without SUBACK and without messages for as long, this connection is none."""
+    def _utc(self) -> datetime:
+        return surroundings_of(self._loop).utc()
+
+    def _impossible(self) -> str | None:
+        """What of the filters this broker says that it can't do, if anything [3.2.2.3]."""
+        limits = self._client.limits
+        for name, _ in self._subscription.filters:
+            is_shared = name.startswith("$share/")
+            if is_shared and not limits.has_shared:
+                return f"{name!r} can't be subscribed: the broker has no shared subscriptions"
+            if not limits.has_wildcards and ("+" in name or "#" in name):
+                return f"{name!r} can't be subscribed: the broker has no wildcards"
+        return None
+
+    def _too_large(self, error: TooLargeError) -> None:
+        limit = self._client.limits.maximum_packet_bytes
+        self.fail(
+            ConnectError(
+                f"{self.settings.address}: the topic filter {printable(error)!r} is larger than "
+                f"the broker takes (Maximum Packet Size {limit:,} bytes)"
+            )
+        )
+
+    def _await_answer(self) -> None:
+        """Without SUBACK and without a byte for as long, this connection is none."""
         self._stop_waiting()
-        self._patience = self._loop.call_later(SILENCE, self._judge_silence, received)
+        wait = self.settings.answer_timeout
+        self._patience = self._loop.call_later(wait, self._judge_silence, self._client.heard)
 
     def _judge_silence(self, before: int) -> None:
-        received = self.ledger.received + self.ledger.received0
-        if received > before or self.ledger.unsettled:  # it may lie unread behind messages
-            self._await_answer(received)
+        if self._client.heard > before or self._client.is_paused:
+            self._await_answer()  # it may be on its way, or lie unread behind messages
         else:
-            self._client.lost(f"no answer to SUBSCRIBE within {SILENCE:g} s")
+            wait = self.settings.answer_timeout
+            self._client.lost(f"no answer to SUBSCRIBE within {wait:g} s")
 
     def _stop_waiting(self) -> None:
         patience, self._patience = self._patience, None
         if patience:
             patience.cancel()
 
-    def _report_gap(self, seconds: float) -> None:
-        announce(
-            f"possible gap: {self.settings.address} forgot the session; what was published "
-            f"in the {seconds:.1f} s without connection is not coming",
-            is_program=self._is_program,
+    def _report_gap(self) -> None:
+        """The broker has no session of ours: if there was one, say what that means."""
+        last = self._session.last_connected
+        if self._lost_at is not None:
+            away = f"in the {self._loop.time() - self._lost_at:.1f} s without connection"
+        elif not self.settings.is_durable or self._sessions is None or self._session.is_new:
+            return
+        elif last is None:
+            away = "since its last connection"
+        else:
+            away = f"since its last connection, {_ago(self._utc() - last)} ago,"
+        who = f" of client id {self._session.client_id!r}" if self._lost_at is None else ""
+        self.warn(
+            f"possible gap: {self.settings.address} forgot the session{who}; what was published "
+            f"{away} is not coming"
         )
 
-    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
-        if mid != self._subscribing:
-            return
-        self._stop_waiting()
-        for (name, qos), code in zip(self._subscription.filters, reason_codes, strict=False):
-            if code >= _REFUSED:
-                error = ConnectError(
-                    f"{self.settings.address} refused to subscribe {name!r} (reason code {code})",
-                    reason_code=code,
-                )
-                self.fail(error)
-                return
-            if code < qos:
-                logger.warning("{!r}: QoS {} asked for, {} granted", name, qos, code)
-        self._stands(session_present=self._client.session_present)
+    def _tell_of_unused_sessions(self) -> None:
+        for session in self._sessions.unused() if self._sessions else []:
+            names = printable(", ".join(session.filters[:_FEW])) or "none known"
+            last = session.last_connected
+            when = f"last connected {_ago(self._utc() - last)} ago" if last else "not used lately"
+            path = self._sessions.path.with_suffix("") if self._sessions else ""
+            self.warn(
+                f"{path}.client: no source of this run uses the session of client id "
+                f"{session.client_id!r} at {session.broker} (topics: {names}; {when}), for which "
+                "that broker may go on queueing messages; if nobody needs them: rxflow forget "
+                f"{session.broker} --client-id {session.client_id} --output {path}"
+            )
 
-    def _stands(self, *, session_present: bool) -> None:
+    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
+        if names := self._subscribing.unsubscribed(mid):
+            self._unsubscribed(names, reason_codes, reason)
+            return
+        try:
+            answers = self._subscribing.answered(mid, reason_codes)
+        except ValueError as error:
+            self._client.lost(f"the broker broke the protocol: {error}")
+            return
+        if answers is None:
+            return
+        for ask, code, may_ask_again in answers:
+            if code >= REFUSED and may_ask_again:
+                self._subscribing.alone(ask, self._client.subscribe)
+            elif code >= REFUSED:
+                self._refused(ask, code, reason)
+                return
+            elif code < ask.qos:
+                logger.warning("{!r}: QoS {} asked for, {} granted", ask.name, ask.qos, code)
+        if self._subscribing.is_complete:
+            self._all_answered()
+        else:
+            self._await_answer()
+
+    def _refused(self, ask: Ask, code: int, reason: str) -> None:
+        text = (
+            f"{self.settings.address} refused to subscribe {printable(ask.name)!r}: "
+            f"{reason_text(code, reason)}"
+        )
+        if self._has_stood:  # rights change: a refusal is final only before it ever stood
+            self._client.lost(text)
+        else:
+            self.fail(ConnectError(text, reason_code=code))
+
+    def _unsubscribed(self, names: list[str], codes: Sequence[int], reason: str) -> None:
+        shown = printable(", ".join(names))
+        if refusals := [code for code in codes if code >= REFUSED]:
+            why = reason_text(refusals[0], reason)
+            self.warn(f"{self.settings.address} refused to unsubscribe {shown}: {why}")
+        else:
+            logger.info("unsubscribed from {}", shown)
+
+    def _all_answered(self) -> None:
+        """Every filter stands: say so, and let go of those that nobody wants any more."""
+        self._stop_waiting()
+        self._has_stood = True
+        self._client.worked()
+        client = self._client
+        try:
+            self._subscribing.unsubscribe(client.unsubscribe, client.limits.maximum_packet_bytes)
+        except TooLargeError as error:
+            self.warn(f"the broker can't be told to unsubscribe {printable(error)!r}: too large")
         names = ", ".join(name for name, _ in self._subscription.filters)
         logger.info("subscribed to {}", printable(names))
         hook = self._subscription.on_connect
         if hook is None:
             return
         try:
-            hook(Connected(session_present, self._connects - 1))
+            hook(Connected(client.session_present, self._connects - 1))
         except Exception as error:  # noqa: BLE001 (the user's function)
             self.fail(error)
+
+    def _note_connection(self) -> None:
+        """Write down that the session has a connection, or had one until now."""
+        self._noted_at = self._loop.time()
+        with contextlib.suppress(SinkError):  # a gap is then told of less exactly, no more
+            self._session.seen(self._utc())
 
     def published(self, mid: int, error: str | None) -> None:
         raise NotImplementedError  # a source publishes nothing
@@ -318,7 +452,11 @@ class Source:
     def disconnected(self, reason: str) -> None:
         del reason  # the client logs it
         self._stop_waiting()
-        self._lost_at = self._loop.time()
+        if self._lost_at is None:
+            self._lost_at = self._loop.time()
+        if most := self._subscribing.lost():
+            logger.info("no answer to SUBSCRIBE; from now on {} filters in one at most", most)
+        self._note_connection()
 
     def failed(self, error: RxflowError) -> None:
         self.fail(error)
@@ -331,6 +469,8 @@ class Source:
             self.fail(error)
 
     def settled(self) -> None:
+        if self._client.is_connected and self._loop.time() - self._noted_at >= _NOTED_EVERY:
+            self._note_connection()
         if not self._is_awaited:
             self._has_settled.set()
         if text := self._standstill.notice(self._loop.time()):
@@ -349,6 +489,9 @@ class Source:
             return None
         if self._subscription.matches(name):
             return name
+        if self._is_gone(name):
+            self._strays.add("let go: a message to {!r}, unsubscribed since", printable(name))
+            return None
         self._strays.add("set aside: a message to {!r}, which nobody asked for", printable(name))
         return None
 
@@ -360,3 +503,16 @@ def _ignore(_: object) -> None:
 def _never() -> bool:
     """Of a source that no scope ends."""
     return False
+
+
+def _not_gone(_: str) -> bool:
+    return False
+
+
+def _ago(gone: timedelta) -> str:
+    """Roughly how long: 40 s, 5 min, 3 h, 12 days."""
+    seconds = max(0.0, gone.total_seconds())
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

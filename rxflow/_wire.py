@@ -140,6 +140,8 @@ class Wire:
         self.is_stopped = False  # no message may be decoded any more
         self.is_paused = False  # `max_pending` is reached: neither decode nor read
         self.connack_code = -1
+        self.awaits_connack = False  # no other packet may come before it
+        self.heard = 0  # bytes read, but for answers to pings
         self.trouble = ""  # why the stream ended, if it said so
         self.last_read = self.last_write = clock()
 
@@ -206,6 +208,7 @@ class Wire:
             chunks = self._chunks()
         if chunks:
             self.last_read = self._clock()
+            self.heard += sum(map(len, chunks))
             if self._missing > 0:  # to join a large packet with each of its parts is quadratic
                 self._missing -= sum(map(len, chunks))
                 self._later += chunks
@@ -216,6 +219,8 @@ class Wire:
                 chunks.insert(0, self._data[self._at :])
             self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
             self._at = 0
+            if self.awaits_connack and self._data[0] & 0xF0 != CONNACK:  # [MQTT-3.2.0-1]
+                raise MalformedPacketError("a packet before CONNACK")
             self.decode()
 
     def _chunks(self) -> list[bytes]:
@@ -385,9 +390,12 @@ class Wire:
             packet_id = data[at + 2] << 8 | data[at + 3]
             if self._receiver.ledger.release(packet_id):
                 self.complete([packet_id])
-        elif kind != _PINGRESP:  # `last_read` says it all
+        elif kind == _PINGRESP:
+            self.heard -= stop - at  # `last_read` says it all
+        else:
             if kind == CONNACK and stop - at > 3:  # noqa: PLR2004
                 self.connack_code = data[at + 3]
+                self.awaits_connack = False
             self._passed += data[at:stop]
             self._receiver.passed(first)
 

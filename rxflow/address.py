@@ -11,9 +11,10 @@ and no `repr` here shows a credential.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast, final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -26,6 +27,7 @@ PORTS: Final[dict[str, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 44
 UNIX: Final = "mqtt+unix"
 VERSIONS: Final[tuple[Version, ...]] = ("3.1.1", "5")
 
+_THIS_MACHINE: Final = {"localhost", "127.0.0.1", "::1"}  # one broker listens on all of them
 _LAST_PORT: Final = 65_535
 _LONGEST_SOCKET: Final = 103  # bytes of its path that Linux and macOS both take
 _LONGEST: Final = 65_535  # bytes of a string in MQTT [MQTT-1.5.4]
@@ -109,6 +111,21 @@ class Address:
             return name == "localhost" or name.endswith(".localhost")  # RFC 6761, 6.3
         mapped = getattr(address, "ipv4_mapped", None)
         return (mapped or address).is_loopback
+
+    @property
+    def place(self) -> str:
+        """Names the broker, however its host was written: one place, one broker."""
+        if self.is_unix:
+            return self.host
+        host = self.host.rstrip(".")
+        with contextlib.suppress(ValueError):
+            host = str(ipaddress.ip_address(host))
+        return f"{'localhost' if host in _THIS_MACHINE else host}:{self.port}"
+
+    @property
+    def anonymous(self) -> Address:
+        """The same, without credentials."""
+        return replace(self, username=None, password=None)
 
     def __str__(self) -> str:
         masked = "***@" * (self.username is not None or self.password is not None)

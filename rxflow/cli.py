@@ -66,13 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     forget.add_argument("url", metavar="URL", help="as for from_mqtt")
-    which = forget.add_mutually_exclusive_group(required=True)
-    which.add_argument("--client-id", help="whose session")
-    which.add_argument(
+    forget.add_argument("--client-id", help="whose session")
+    forget.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="the sessions of the pipeline that wrote FILE (their ids are in FILE.client)",
+        help="the sessions of the pipeline that wrote FILE (their ids are in FILE.client); "
+        "with --client-id that one alone",
     )
     forget.set_defaults(command=_forget)
     return parser
@@ -102,14 +102,17 @@ def _forget(options: argparse.Namespace) -> int:
     from rxflow.forget import forget, forget_kept  # noqa: PLC0415 (likewise)
 
     login = {"username": os.environ.get(_USERNAME), "password": os.environ.get(_PASSWORD)}
+    if options.client_id is None and options.output is None:
+        raise ConfigError("forget: which session? give --client-id, --output, or both")
+    ids = options.output and options.output.with_name(f"{options.output.name}.client")
     if options.client_id is not None:
-        forget(options.url, options.client_id, **login)
-        forgotten = [options.client_id]
+        there_was = forget(options.url, options.client_id, path=ids, **login)
+        forgotten = {options.client_id: there_was}
     else:
-        ids = options.output.with_name(f"{options.output.name}.client")
         forgotten = forget_kept(options.url, ids, **login)
-    for client_id in forgotten:
-        sys.stdout.write(f"forgotten: {client_id}\n")
+    for client_id, there_was in forgotten.items():
+        what = "forgotten" if there_was else "the broker had no session of"
+        sys.stdout.write(f"{what}: {client_id}\n")
     if not forgotten:
         sys.stderr.write("rxflow: no session of that broker is kept there\n")
     return 0 if forgotten else 1

@@ -1,86 +1,343 @@
-"""The client ids that a run keeps beside its output, so that a session outlives the process."""
+"""The sessions that a run keeps at brokers, written down beside its output in `<path>.client`.
+
+Of each it says the client id, the broker, the filters, and when it last had a connection:
+
+    {"sessions": [{"client_id": "rxflow-5f0c…", "broker": "mqtt://localhost:1883", "given": false,
+      "subscribed": {"plant/#": 1}, "asked": {}, "last_connected": "2026-11-28T13:00:00+00:00"}]}
+
+A session belongs to the output and the broker; filters are its settings. Which session a source
+continues is decided for all sources that begin together: first those that have the most filters in
+common, then in the order in which the sessions were made. So a source whose filters changed keeps
+its session, and several sources at one broker keep theirs apart.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
 import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any, Final, cast
 
-from rxflow.errors import SinkError
+from rxflow import address
+from rxflow.errors import ConfigError, SinkError
+
+_GIVEN: Final = "given"
+
+
+def _unsaved() -> None:
+    """Of a session that no file keeps."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One client id at one broker, and what is known of its session there.
+
+    What a method changes is on the disk when it returns; each raises a `SinkError` if it can't be.
+
+    Attributes:
+        client_id: Names the session.
+        broker: Its URL, without credentials.
+        is_given: True for an id that the user chose; others may use it elsewhere.
+        subscribed: The filters whose SUBACK came, with the QoS asked for.
+        asked: Those that were asked for, and perhaps have no SUBACK.
+        last_connected: When it is last known to have had a connection; None: never, or not known.
+        is_new: True if no earlier run has written it down.
+    """
+
+    client_id: str
+    broker: str
+    is_given: bool = False
+    subscribed: dict[str, int] = field(default_factory=dict[str, int])
+    asked: dict[str, int] = field(default_factory=dict[str, int])
+    last_connected: datetime | None = None
+    is_new: bool = False
+    save: Callable[[], None] = field(default=_unsaved, repr=False, compare=False)
+
+    @property
+    def place(self) -> str:
+        """The broker, however its host was written."""
+        return address.parse(self.broker).place
+
+    @property
+    def filters(self) -> list[str]:
+        """All that may be subscribed."""
+        return list({**self.subscribed, **self.asked})
+
+    def connected(self, at: datetime, asks: Mapping[str, int], *, session_present: bool) -> None:
+        """It has a connection, and a SUBSCRIBE with these filters is about to be sent on it."""
+        self.last_connected = at
+        if not session_present:
+            self.subscribed.clear()
+            self.asked.clear()
+        self.asked.update(
+            {name: qos for name, qos in asks.items() if self.subscribed.get(name) != qos}
+        )
+        self.save()
+
+    def seen(self, at: datetime) -> None:
+        """It still has a connection, or had one until now."""
+        self.last_connected = at
+        self.save()
+
+    def stands(self, filters: Mapping[str, int]) -> None:
+        """The SUBACK for these has come."""
+        before = dict(self.subscribed), len(self.asked)
+        for name in filters:
+            self.asked.pop(name, None)
+        self.subscribed.update(filters)
+        if before != (self.subscribed, len(self.asked)):
+            self.save()
+
+    def dropped(self, names: list[str]) -> None:
+        """The UNSUBACK for these has come."""
+        for name in names:
+            self.asked.pop(name, None)
+            self.subscribed.pop(name, None)
+        self.save()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a source asks for before it begins."""
+
+    broker: address.Address
+    filters: Mapping[str, int]
+    client_id: str | None
 
 
 class ClientIds:
-    """One id for each source, in a small JSON file.
+    """The sessions of one output, in a small JSON file.
 
     Args:
-        path: The file; made when the first id is.
+        path: The file; made when the first session is.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+        self._sessions: list[Session] | None = None
+        self._wishes: dict[object, _Wish] = {}
+        self._claimed: dict[object, Session] = {}
+        self._told: set[int] = set()
 
-    def client_id(self, key: str) -> str:
-        """The id for this key: the one of the last run, or a new one, on disk before it is used.
+    # -- for sources ----------------------------------------------------------------------------
 
-        Raises:
-            SinkError: The file can't be read, or is not one of ours.
+    def want(
+        self,
+        owner: object,
+        broker: address.Address,
+        filters: Mapping[str, int],
+        client_id: str | None = None,
+    ) -> None:
+        """A source will `claim` a session: all that want one first are considered together.
+
+        Args:
+            owner: The source, over all its subscriptions.
+            broker: Where.
+            filters: Its topic filters.
+            client_id: The id that the user chose, if he did.
         """
-        ids = self._read()
-        if key not in ids:
-            ids[key] = f"rxflow-{secrets.token_hex(8)}"
-            self._write(ids)
-        return ids[key]
+        self._wishes[owner] = _Wish(broker, filters, client_id)
 
-    def of(self, address: str) -> dict[str, str]:
-        """The ids that were kept for one broker, by their keys.
-
-        Raises:
-            SinkError: The file can't be read, or is not one of ours.
-        """
-        return {key: i for key, i in self._read().items() if key.split(" ", 1)[0] == address}
-
-    def drop(self, key: str) -> None:
-        """Keep this id no longer; the next run gets a new one.
+    def claim(self, owner: object) -> Session:
+        """The session of a source that wanted one; the same each time, on disk before it is used.
 
         Raises:
             SinkError: The file can't be read or written, or is not one of ours.
         """
-        ids = self._read()
-        if ids.pop(key, None) is not None:
-            self._write(ids)
+        if owner in self._wishes:
+            self._assign()
+        return self._claimed[owner]
 
-    def _read(self) -> dict[str, str]:
+    def unused(self) -> list[Session]:
+        """The sessions that no source has claimed so far; each is returned once."""
+        claimed = self._in_use()
+        found = [s for s in self._all() if id(s) not in claimed and id(s) not in self._told]
+        self._told.update(map(id, found))
+        return found
+
+    def _in_use(self) -> set[int]:
+        return {id(session) for session in self._claimed.values()}
+
+    def _assign(self) -> None:
+        wishes, self._wishes = self._wishes, {}
+        for owner, wish in wishes.items():
+            earlier = self._claimed.pop(owner, None)
+            if earlier and earlier.place == wish.broker.place:
+                self._claimed[owner] = earlier
+        open_ = {owner: wish for owner, wish in wishes.items() if owner not in self._claimed}
+        matches = [
+            (-len(wish.filters.keys() & set(session.filters)), nth, order, owner, session)
+            for nth, (owner, wish) in enumerate(open_.items())
+            for order, session in enumerate(self._all())
+            if _fits(wish, session)
+        ]
+        taken = self._in_use()
+        for *_, owner, session in sorted(matches, key=lambda match: match[:3]):
+            if owner not in self._claimed and id(session) not in taken:
+                self._claimed[owner] = session
+                taken.add(id(session))
+        for owner, wish in open_.items():
+            broker = str(wish.broker.anonymous)
+            if owner not in self._claimed:
+                self._claimed[owner] = self._made(broker, wish.client_id)
+            elif self._claimed[owner].broker != broker:
+                self._claimed[owner].broker = broker
+        if open_:
+            self._write()
+
+    def _made(self, broker: str, client_id: str | None) -> Session:
+        session = Session(
+            client_id or f"rxflow-{secrets.token_hex(8)}",
+            broker,
+            is_given=client_id is not None,
+            is_new=True,
+            save=self._write,
+        )
+        self._all().append(session)
+        return session
+
+    # -- for whoever looks from outside -----------------------------------------------------------
+
+    def of(self, broker: address.Address) -> list[Session]:
+        """The sessions that were kept for one broker, however its host was written.
+
+        Raises:
+            SinkError: The file can't be read, or is not one of ours.
+        """
+        return [session for session in self._all() if session.place == broker.place]
+
+    def last_connected(self, client_id: str, broker: address.Address) -> datetime | None:
+        """When this session is last known to have had a connection; None: never, or not known.
+
+        Raises:
+            SinkError: The file can't be read, or is not one of ours.
+        """
+        times = [s.last_connected for s in self.of(broker) if s.client_id == client_id]
+        return times[0] if times else None
+
+    def drop(self, session: Session) -> None:
+        """Keep this session no longer; the next run gets a new one.
+
+        Raises:
+            SinkError: The file can't be written.
+        """
+        self._all().remove(session)
+        self._write()
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def _all(self) -> list[Session]:
+        if self._sessions is None:
+            self._sessions = self._read()
+        return self._sessions
+
+    def _read(self) -> list[Session]:
         try:
-            text = self._path.read_text("utf-8")
+            text = self.path.read_text("utf-8")
         except FileNotFoundError:
-            return {}
+            return []
         except (OSError, UnicodeDecodeError) as error:
-            raise SinkError(f"{self._path}: can't read the client ids: {error}") from error
-        ids = None
-        with contextlib.suppress(ValueError, RecursionError):
-            ids = json.loads(text)
-        if not isinstance(ids, dict) or not all(_is_id(each) for each in ids.values()):
-            raise SinkError(f"{self._path}: not a file of client ids; move it away")
-        return ids
+            raise SinkError(f"{self.path}: can't read the client ids: {error}") from error
+        try:
+            found = json.loads(text)
+            if isinstance(found, dict) and isinstance(found.get("sessions"), list):
+                return [_session(each, self._write) for each in found["sessions"]]
+            return [_taken_over(key, value, self._write) for key, value in found.items()]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            text = f"{self.path}: not a file of client ids; move it away"
+            raise SinkError(text) from error
 
-    def _write(self, ids: dict[str, str]) -> None:
-        fresh = self._path.with_name(f"{self._path.name}.new")
+    def _write(self) -> None:
+        content = {"sessions": [_row(session) for session in self._all()]}
+        fresh = self.path.with_name(f"{self.path.name}.new")
         try:
             with fresh.open("w", encoding="utf-8") as file:
-                json.dump(ids, file, indent=2)
+                json.dump(content, file, indent=2, ensure_ascii=False)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
+            fresh.replace(self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)  # else a power cut takes the id, and with it the session
             finally:
                 os.close(folder)
         except OSError as error:
-            raise SinkError(f"{self._path}: can't keep the client ids: {error}") from error
+            raise SinkError(f"{self.path}: can't keep the client ids: {error}") from error
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable() and value != ""
+def _fits(wish: _Wish, session: Session) -> bool:
+    """Whether a source may continue a session: at the same broker, an id of the same kind."""
+    if session.place != wish.broker.place:
+        return False
+    return not session.is_given if wish.client_id is None else session.client_id == wish.client_id
+
+
+def _row(session: Session) -> dict[str, Any]:
+    last = session.last_connected
+    return {
+        "client_id": session.client_id,
+        "broker": session.broker,
+        _GIVEN: session.is_given,
+        "subscribed": session.subscribed,
+        "asked": session.asked,
+        "last_connected": last.isoformat(timespec="seconds") if last else None,
+    }
+
+
+def _session(row: Any, save: Callable[[], None]) -> Session:
+    """Raises ValueError, TypeError or KeyError if it is none."""
+    last = row["last_connected"]
+    return Session(
+        _id(row["client_id"]),
+        _broker(row["broker"]),
+        is_given=row[_GIVEN] is True,
+        subscribed=_filters(row["subscribed"]),
+        asked=_filters(row["asked"]),
+        last_connected=None if last is None else _time(last),
+        save=save,
+    )
+
+
+def _taken_over(key: str, client_id: Any, save: Callable[[], None]) -> Session:
+    """A session of the first form of the file: `"<broker> <filters>": "<client id>"`."""
+    broker, _, filters = key.partition(" ")
+    asked: dict[str, int] = {}
+    with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        asked = _filters(dict(ast.literal_eval(filters)))
+    return Session(_id(client_id), _broker(broker), asked=asked, save=save)
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise ValueError("no client id")
+    return value
+
+
+def _broker(value: Any) -> str:
+    try:
+        address.parse(value)
+    except ConfigError as error:
+        raise ValueError("no broker") from error
+    return cast("str", value)
+
+
+def _filters(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise TypeError("no filters")
+    filters = cast("dict[Any, Any]", value)
+    if any(not isinstance(name, str) or qos not in {0, 1, 2} for name, qos in filters.items()):
+        raise ValueError("no filters")
+    return dict(filters)
+
+
+def _time(value: Any) -> datetime:
+    found = datetime.fromisoformat(value)
+    if found.tzinfo is None:
+        raise ValueError("no time zone")
+    return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from rxflow._client import Client
 from rxflow._compose import Connecting
+from rxflow._settings import Settings
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
@@ -19,28 +19,46 @@ CONNECT_TIMEOUT: Final = 10.0
 
 
 def forget(
-    url: str, client_id: str, *, username: str | None = None, password: str | None = None
-) -> None:
+    url: str,
+    client_id: str,
+    *,
+    username: str | None = None,
+    password: str | None = None,
+    path: Path | None = None,
+) -> bool:
     """Have a broker drop the session of one client id, and what it has queued for it.
 
     The broker does so when that client connects with a clean start [MQTT-3.1.2-4] and leaves.
+    Before that it is asked whether there is a session.
 
     Args:
         url: As for `from_mqtt`.
         client_id: Whose session.
         username: Wins over that of the URL.
         password: Likewise.
+        path: A file of client ids, `<path of the sink>.client`, that shall keep it no longer.
+
+    Returns:
+        True if there was a session.
 
     Raises:
         ConfigError: The URL or the id is wrong.
         ConnectError: The broker refused, or can't be reached within ten seconds.
+        SinkError: The file can't be read or written, or is not one of ours.
     """
-    asyncio.run(_forget(_connecting(url, username, password, client_id), client_id))
+    connecting = _connecting(url, username, password, client_id)
+    ids = ClientIds(path) if path else None
+    kept = ids.of(connecting.place) if ids else []
+    has_been = asyncio.run(_forget(connecting, client_id))
+    for session in kept:
+        if ids and session.client_id == client_id:
+            ids.drop(session)
+    return has_been
 
 
 def forget_kept(
     url: str, path: Path, *, username: str | None = None, password: str | None = None
-) -> list[str]:
+) -> dict[str, bool]:
     """The same for every id that a run has kept for this broker; each is then kept no longer.
 
     Args:
@@ -50,19 +68,17 @@ def forget_kept(
         password: Likewise.
 
     Returns:
-        The client ids.
+        The client ids, and of each whether the broker had a session.
 
     Raises:
         ConfigError, ConnectError: As `forget`.
         SinkError: The file can't be read, or is not one of ours.
     """
     place = _connecting(url, username, password, None).place
-    ids = ClientIds(path)
-    kept = ids.of(str(replace(place, username=None, password=None)))
-    for key, client_id in kept.items():
-        forget(url, client_id, username=username, password=password)
-        ids.drop(key)
-    return list(kept.values())
+    kept = [session.client_id for session in ClientIds(path).of(place)]
+    return {
+        each: forget(url, each, username=username, password=password, path=path) for each in kept
+    }
 
 
 def _connecting(
@@ -85,14 +101,21 @@ def _connecting(
     )
 
 
-async def _forget(connecting: Connecting, client_id: str) -> None:
+async def _forget(connecting: Connecting, client_id: str) -> bool:
+    has_been = await _visit(connecting.settings(client_id, is_durable=True))
+    await _visit(connecting.settings(client_id))
+    return has_been
+
+
+async def _visit(settings: Settings) -> bool:
+    """Connect and leave; was there a session?"""
     loop = asyncio.get_running_loop()
     visit = _Visit(loop.create_future())
     ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
-    client = Client(connecting.settings(client_id), visit, ledger, lambda _: None, loop)
+    client = Client(settings, visit, ledger, lambda _: None, loop)
     client.start()
     try:
-        await visit.connected_or_not
+        return await visit.had_session
     finally:
         await client.close(deadline=1.0)
 
@@ -100,17 +123,16 @@ async def _forget(connecting: Connecting, client_id: str) -> None:
 class _Visit:
     """The peer of a client that connects, and leaves."""
 
-    def __init__(self, connected_or_not: asyncio.Future[None]) -> None:
-        self.connected_or_not = connected_or_not
+    def __init__(self, had_session: asyncio.Future[bool]) -> None:
+        self.had_session = had_session
 
     def connected(self, *, session_present: bool) -> None:
-        del session_present  # never, after a clean start
-        if not self.connected_or_not.done():
-            self.connected_or_not.set_result(None)
+        if not self.had_session.done():
+            self.had_session.set_result(session_present)
 
     def failed(self, error: RxflowError) -> None:
-        if not self.connected_or_not.done():
-            self.connected_or_not.set_exception(error)
+        if not self.had_session.done():
+            self.had_session.set_exception(error)
 
     def disconnected(self, reason: str) -> None:
         self.failed(ConnectError(reason))
@@ -121,7 +143,7 @@ class _Visit:
     def raised(self, error: Exception) -> None:
         """Nothing is received that could raise."""
 
-    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
+    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
         """Nothing is subscribed."""
 
     def published(self, mid: int, error: str | None) -> None:

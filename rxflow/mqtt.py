@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, Final
 
 import reactivex
@@ -13,10 +12,11 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow._compose import Connecting, VersionOrAuto, check_range
-from rxflow._settings import Settings, Will
+from rxflow._settings import MOST_FILTERS, Settings, Will
 from rxflow._source import Connected, Source, Subscription
 from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
+from rxflow.client_ids import ClientIds
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.log import logger
@@ -31,7 +31,7 @@ Filter = str | tuple[str, int]
 _ONE_DAY: Final = 86_400
 
 
-def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives it)
+def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT gives it)
     url: str,
     *topics: Filter,
     qos: int = 1,
@@ -43,6 +43,9 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
     session_expiry: int = _ONE_DAY,
     keep_alive: int = 30,
     connect_timeout: float | None = None,
+    reconnect_timeout: float | None = None,
+    answer_timeout: float = 10.0,
+    max_filters_per_subscribe: int | None = None,
     max_pending: int = 10_000,
     max_packet_bytes: int = 1024 * 1024,
     will: Will | None = None,
@@ -72,14 +75,25 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
         qos: 0, 1 or 2, the most that the broker may use.
         username: Wins over that of the URL.
         password: Likewise. Shown nowhere.
-        version: "auto" tries 5, then 3.1.1; what once answered is kept. The URL wins.
+        version: "auto" tries 5 on each connection, and 3.1.1 where the broker refuses that, or is
+            silent or closes twice. The URL wins.
         client_id: Names the session. Without it the session is clean, save under
-            `run(..., JsonSink(path))`, which keeps an id in `<path>.client`.
+            `run(..., JsonSink(path))`, which keeps an id in `<path>.client`. That session belongs
+            to the output and the broker: other topics are subscribed in it, those that are gone
+            are unsubscribed. Several sources of a run at one broker continue the sessions with
+            which they have the most topics in common, then in the order of their making.
         clean_start: True forgets what the broker kept for this id; None: False if there is an id.
         session_expiry: Seconds that the broker shall keep the session while we are away (MQTT 5).
         keep_alive: Seconds, 0 to 65,535; a dead connection is found within one and a half. 0: off.
         connect_timeout: Seconds until the first connection; then the stream fails with a
             `ConnectError`. 0: after one attempt. None: never.
+        reconnect_timeout: The same for each later connection that does its work (a SUBACK or a
+            message), from the loss of the one before. 0: a lost connection is the end.
+        answer_timeout: Seconds that TCP, TLS and the broker's answers may take, each; to SUBSCRIBE,
+            without a byte from the broker. Then another connection is tried.
+        max_filters_per_subscribe: Most topic filters that one SUBSCRIBE asks for, where a broker
+            takes no more (8 at AWS). None: all at once; half as many when the connection was lost
+            twice before the answer.
         max_pending: Most messages of QoS 1 and 2 that are read and not settled.
         max_packet_bytes: A larger packet ends the connection; MQTT 5 brokers drop it before.
         will: What the broker publishes if this client is lost.
@@ -105,6 +119,8 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
         client_id=client_id,
         keep_alive=keep_alive,
         connect_timeout=connect_timeout,
+        reconnect_timeout=reconnect_timeout,
+        answer_timeout=answer_timeout,
         drain_timeout=drain_timeout,
         will=will,
         tls=tls,
@@ -116,26 +132,32 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
     filters = _filters(topics, qos)
     check_range("session_expiry", session_expiry, 0, 0xFFFF_FFFF)
     check_range("max_pending", max_pending, 1, 1 << 31)
+    if max_filters_per_subscribe is not None:
+        check_range("max_filters_per_subscribe", max_filters_per_subscribe, 1, MOST_FILTERS)
     check_range("max_packet_bytes", max_packet_bytes, 16, 268_435_455)
     if clean_start is False and client_id is None:
         raise ConfigError("clean_start=False: a session that is kept needs a client_id")
     matches = matcher(name for name, _ in filters)
     is_qos0 = all(qos == 0 for _, qos in filters)
     latest: Source | None = None
+    owner = object()
 
-    def settings(scope: Scope | None) -> Settings:
-        kept_id = client_id
-        if kept_id is None and not is_qos0 and not clean_start and scope and scope.root.client_id:
-            anonymous = replace(place, username=None, password=None)
-            kept_id = scope.root.client_id(f"{anonymous} {filters}")
-        if kept_id is None and not is_qos0:
+    def sessions(scope: Scope | None) -> ClientIds | None:
+        """Where the session of this source is written down, if it is."""
+        is_lasting = (client_id is not None or not is_qos0) and not clean_start
+        return scope.root.client_ids if scope and is_lasting else None
+
+    def settings(kept: ClientIds | None) -> Settings:
+        is_lasting = kept is not None or client_id is not None
+        if not is_lasting and not is_qos0:
             logger.info("no client_id: what is published while we are away will not come")
         return connecting.settings(
-            kept_id,
-            is_durable=kept_id is not None and not clean_start,
+            client_id,
+            is_durable=is_lasting and not clean_start,
             session_expiry=session_expiry,
             max_pending=max_pending,
             max_packet_bytes=max_packet_bytes,
+            max_filters=max_filters_per_subscribe or MOST_FILTERS,
         )
 
     def begin(
@@ -153,7 +175,8 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
                 "connection of its own; put share() behind from_mqtt"
             )
         is_program = bool(scope and scope.root.is_program)
-        chosen = settings(scope)
+        kept = sessions(scope)
+        chosen = settings(kept)
         if scope and any(_is_rival(other, chosen) for other in scope.root.sources):
             raise ConfigError(
                 f"{place}: two sources with one client id would throw each other off; put share() "
@@ -168,6 +191,8 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             drain_timeout=drain_timeout,
             is_program=is_program,
             journal=scope.root.journal if scope else None,
+            sessions=kept,
+            owner=owner,
         )
         earlier, latest = latest, source
         if scope:

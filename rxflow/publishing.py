@@ -432,7 +432,7 @@ class MqttSink(abc.ObserverBase[Any]):
     def warn(self, text: str) -> None:
         announce(text, is_program=self.is_program)
 
-    def subscribed(self, mid: int, reason_codes: Sequence[int]) -> None:
+    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
         """A sink subscribes to nothing."""
 
     def disconnected(self, reason: str) -> None:

@@ -326,7 +326,7 @@ class _Run:
         sinks: list[Any] = [p.sink for p in self._pipelines if isinstance(p.sink, ServiceSink)]
         path = next((Path(sink.path) for sink in sinks if hasattr(sink, "path")), None)
         if path is not None:
-            self._scope.client_id = ClientIds(path.with_name(f"{path.name}.client")).client_id
+            self._scope.client_ids = ClientIds(path.with_name(f"{path.name}.client"))
         self._scope.journal = next(
             (p.sink for p in self._pipelines if isinstance(p.sink, Journal)), None
         )

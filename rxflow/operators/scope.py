@@ -29,6 +29,7 @@ from reactivex.internal.constants import DELTA_ZERO
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
 from rxflow._surroundings import running_loop
+from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal, Ledger
 from rxflow.errors import ConfigError
 
@@ -91,7 +92,7 @@ class Scope:
     Attributes:
         root: The outermost scope: that of the run.
         is_program: Of the root: True under `run`; what the user must know goes to the log.
-        client_id: Of the root: gives a durable client id for a key, if this run keeps ids.
+        client_ids: Of the root: the sessions that this run keeps beside its output, if it does.
         journal: Of the root: the sink that writes down which QoS 2 messages it has stored.
         sources: Of the root: the connections that this run waits for.
         rejected: Of the root: the observers to which operators of this run set messages aside.
@@ -101,7 +102,7 @@ class Scope:
     def __init__(self, outer: Scope | None = None) -> None:
         self.root: Scope = outer.root if outer else self
         self.is_program = False
-        self.client_id: Callable[[str], str] | None = None
+        self.client_ids: ClientIds | None = None
         self.journal: Journal | None = None
         self.sources: list[Connection] = []
         self.rejected: list[abc.ObserverBase[Any]] = []
