@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 CONNECT, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x10, 0x30, 0x40, 0x50, 0x60, 0x70
-SUBSCRIBE, PINGREQ, DISCONNECT = 0x80, 0xC0, 0xE0
+SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 0x80, 0xA0, 0xC0, 0xE0
 
 
 def publish(topic: str, payload: bytes = b"1", qos: int = 1, packet_id: int = 1, flags: int = 0):

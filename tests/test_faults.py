@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 
 import pytest
@@ -75,10 +76,13 @@ def test_connect_timeout_ends_an_attempt_that_hangs():
     assert time.monotonic() - began < 3
 
 
-def test_two_sources_of_one_url_and_filters_in_one_run_do_not_get_one_id(tmp_path):
-    pairs = [(from_mqtt(NOBODY, "a"), JsonSink(tmp_path / f"{n}.json")) for n in range(2)]
-    with pytest.raises(ConfigError, match="share"):
-        run(*pairs, seconds=2)
+def test_two_sources_of_one_url_and_filters_in_one_run_have_a_session_each(tmp_path):
+    path = tmp_path / "0.json"
+    with ScriptedBroker(serve(publish("a")), serve(publish("a"))) as broker:
+        one, other = (from_mqtt(broker.url, "a").pipe(ops.take(1)) for _ in range(2))
+        run(one.pipe(ops.concat(other)), JsonSink(path), seconds=10, log=False)
+    first, second = json.loads(path.with_name("0.json.client").read_text())["sessions"]
+    assert first["client_id"] != second["client_id"]
 
 
 def test_a_broker_that_is_away_is_a_warning_where_there_is_no_log():

@@ -30,6 +30,7 @@ from scripted import PUBACK, PUBREC, SUBSCRIBE, Conversation, ScriptedBroker, pu
 from rxflow import ConnectError, JsonSink, from_mqtt, read_rows, run_async
 from rxflow._client import Client
 from rxflow._link import Link
+from rxflow._takeovers import ROUNDS
 from rxflow.delivery import Ledger
 from rxflow.log import logger
 from rxflow.testing import NumberedPublisher
@@ -43,7 +44,7 @@ TOPIC = "battery/n"
 def soon(monkeypatch):
     """Try again at once, or nearly: the waits are another test's subject."""
     monkeypatch.setattr(Client, "_wait", staticmethod(lambda _: 0.05))
-    monkeypatch.setattr("rxflow._client.SILENCE", 1.0)
+    monkeypatch.setitem(from_mqtt.__kwdefaults__, "answer_timeout", 1.0)
 
 
 @pytest.fixture
@@ -136,16 +137,13 @@ def test_a_network_that_fails_costs_no_message(mosquitto, tmp_path, qos):
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_a_broker_that_is_restarted_costs_no_message_and_is_not_subscribed_again(
-    mosquitto, tmp_path, version
-):
+def test_a_broker_that_is_restarted_costs_no_message(mosquitto, tmp_path, version):
     path = tmp_path / "rows.json"
 
     async def main(proxy: Proxy, publisher: NumberedPublisher) -> None:
         async with pipeline(proxy.url, path) as connects:
             with publisher:
                 for turn in range(BROKER_RESTARTS):
-                    # Three short connections without a message would be taken for another client's.
                     stored = len(numbers(path))
                     await until(lambda n=stored: len(numbers(path)) > n, "nothing comes")
                     await asyncio.sleep(0.2)
@@ -162,7 +160,10 @@ def test_a_broker_that_is_restarted_costs_no_message_and_is_not_subscribed_again
         publisher = numbered(mosquitto.url, rate=300, client_id="publisher")
         asyncio.run(main(proxy, publisher))
         subscribed = [len(connection.sent(SUBSCRIBE)) for connection in proxy.connections]
-    assert sum(subscribed) == subscribed[0] == 1
+    served = [count for count in subscribed if count]
+    assert served[0] == 1
+    # MQTT 5 can be asked without being sent retained messages again, 3.1.1 can't.
+    assert len(served) == (1 + BROKER_RESTARTS if version == "5" else 1)
 
 
 # -- C9: the broker forgets ------------------------------------------------------------------------
@@ -392,13 +393,14 @@ async def twins(url: str, errors: list[Exception], is_over: Callable[[], object]
 def test_two_clients_with_one_id_do_not_throw_each_other_off_for_ever(mosquitto, log, version):
     errors: list[Exception] = []
     asyncio.run(twins(f"{mosquitto.url}?version={version}", errors, lambda: errors))
-    assert mosquitto.log.count("New client connected") <= 12
+    rounds = 1 + 2 * ROUNDS + 1  # each is a connection without a wait, and one after it
+    assert mosquitto.log.count("New client connected") <= 2 * rounds
     assert [type(error) for error in errors] == [ConnectError]
     assert "'twin'" in str(errors[0])
 
 
 def test_two_clients_that_never_give_up_are_found_out(mosquitto, log, monkeypatch):
-    monkeypatch.setattr("rxflow._client._TAKEOVERS", 1000)
+    monkeypatch.setattr("rxflow._client.ROUNDS", 1000)
     errors: list[Exception] = []
 
     def is_beyond_all_bounds() -> bool:
@@ -421,5 +423,5 @@ def test_a_session_that_is_taken_over_three_times_ends_with_an_error_that_says_s
 
     with ScriptedBroker(script, script, script) as broker:
         url = broker.url.replace("3.1.1", "5")
-        with pytest.raises(ConnectError, match=r"'twin'.*3 times"):
+        with pytest.raises(ConnectError, match="'twin' took the session over, again and again"):
             asyncio.run(main(url))

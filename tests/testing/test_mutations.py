@@ -15,7 +15,7 @@ from rxflow import RxflowWarning, run_async
 from rxflow import operators as ops
 from rxflow._client import Client
 from rxflow._link import Link
-from rxflow._source import Source
+from rxflow._subscribing import Subscribing
 from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
 from rxflow.sinks.group import Commit, GroupCommit
@@ -236,7 +236,7 @@ def retained(marbles: Marbles) -> None:
     marbles.check(source, "t ...", t=Message("a", payload=True, retain=True))
 
 
-acknowledge, connected_source = Client.acknowledge, Source.connected
+acknowledge, connected_subscribing = Client.acknowledge, Subscribing.connected
 run_commit, taken = Commit.run, GroupCommit._taken
 
 
@@ -265,8 +265,10 @@ def not_written(self, write):
     run_commit(self, lambda *_: None)
 
 
-def subscribing_once(self, *, session_present):
-    connected_source(self, session_present=session_present or self._connects > 0)
+def subscribing_once(self, at, **given):
+    is_first = not self._session.last_connected
+    asks = connected_subscribing(self, at, **given)
+    return asks if is_first else []
 
 
 def open_anyway(self, packet_id, *_, **__):
@@ -330,7 +332,7 @@ SINKS: dict[str, tuple[Callable[[Marbles], None], object, str, object]] = {
     "not marked as retained": (retained, Link, "on_next", without(retain=False)),
     "too slow to come back": (lost_and_regained, Client, "_wait", lambda *_: 9.0),
     "QoS 2 delivered again": (qos_2, Ledger, "open2", open_anyway),
-    "not subscribed to a new session": (clean, Source, "connected", subscribing_once),
+    "not subscribed to a new session": (clean, Subscribing, "connected", subscribing_once),
 }
 
 
