@@ -38,6 +38,7 @@ from rxflow.testing.events import Event
 from rxflow.testing.lanes import CONNECTION, Lane, lanes
 from rxflow.testing.marks import Marks
 from rxflow.testing.packets import Connect, Publish, Wish
+from rxflow.testing.pending import Pending, Place
 from rxflow.testing.rendering import Row
 from rxflow.testing.session import Publication, Session
 from rxflow.testing.virtual_loop import VirtualLoop
@@ -91,6 +92,7 @@ class DiagramBroker:
             key is itself, as JSON.
         frame: Of the lanes.
         settle: Plays what is to be played before anything is asked.
+        pending: What the test owes; None: nobody asks.
 
     Attributes:
         url: For `rxflow.from_mqtt` and `rxflow.MqttSink`.
@@ -99,7 +101,7 @@ class DiagramBroker:
         DiagramError: The text breaks a rule.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the last three by name)
         self,
         loop: VirtualLoop,
         text: str,
@@ -107,7 +109,9 @@ class DiagramBroker:
         *,
         frame: str | int = "1s",
         settle: Callable[[], object] = lambda: None,
+        pending: Pending | None = None,
     ) -> None:
+        self._pending = pending or Pending()
         self._lanes = lanes(text, values, frame)
         self._frame = nanoseconds(frame, "frame")
         self._loop = loop
@@ -129,6 +133,11 @@ class DiagramBroker:
         self._listener.listen()
         loop.add_reader(self._listener, self._accept)
         surroundings = loop.surroundings
+        name, place = self._lanes[0].topic, Place.of_caller()
+        self._debt = self._pending.add(
+            lambda: f"the broker of {name}: nobody connected, and nobody asked [{place}]",
+            is_part=True,
+        )
         self._other_dice, surroundings.dice = surroundings.dice, self._dice
         self.begin()
 
@@ -183,7 +192,11 @@ class DiagramBroker:
         if any(default if isinstance(topic, str) else topic[1] for topic in topics):
             self._clients += 1
             settings.setdefault("client_id", f"diagram-{self._clients}")
-        flow = from_mqtt(self.url, *topics, **settings)
+        try:
+            flow = from_mqtt(self.url, *topics, **settings)
+        except ConfigError:
+            self._debt.pay()
+            raise
         names = ", ".join(topic if isinstance(topic, str) else topic[0] for topic in topics)
         return Flow(_OnLoop(flow, self._loop), label=f"from_mqtt {names}")
 
@@ -193,22 +206,25 @@ class DiagramBroker:
         Raises:
             DiagramError: No lane has this topic.
         """
+        self._debt.pay()
         topics = [lane.topic for lane in self._lanes if lane.topic != CONNECTION]
         if topic not in topics:
             raise DiagramError(f"no lane {topic!r}; the lanes are {', '.join(topics)}")
         times = [round(a.at * SECOND) for a in self.acknowledgements if a.topic == topic]
-        return Marks([time * MICROSECOND for time in times], self._frame)
+        return Marks([time * MICROSECOND for time in times], self._frame, self._pending)
 
     @property
     def acknowledgements(self) -> list[Acknowledgement]:
         """Each PUBACK and PUBREC that came, in order."""
         self._settle()
+        self._debt.pay()
         return self._acknowledgements
 
     @property
     def published(self) -> list[tuple[float, Message[bytes]]]:
         """What clients have published to it: when, in seconds, and the message."""
         self._settle()
+        self._debt.pay()
         return self._published
 
     # -- the lanes ------------------------------------------------------------------------------
@@ -240,6 +256,7 @@ class DiagramBroker:
 
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
+        self._debt.pay()
         if self._is_reachable:
             self._connections.append(Connection(sock, self._loop, self))
         else:

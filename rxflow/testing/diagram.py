@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from rxflow.testing.durations import written
+from rxflow.testing.durations import DiagramError, written
 from rxflow.testing.equality import is_same, is_same_error
 from rxflow.testing.events import Event
 from rxflow.testing.rendering import Row, framed, picture
@@ -59,6 +59,9 @@ class Diagram:  # noqa: PLW1641 (equal to what is open, so no hash could agree)
 
     def __repr__(self) -> str:
         return f"<Diagram {self}>"
+
+    def __bool__(self) -> bool:
+        raise DiagramError("a diagram is neither true nor false; compare it with another")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Diagram):

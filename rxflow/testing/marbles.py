@@ -16,6 +16,7 @@ order of what happens at one instant.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -28,29 +29,31 @@ from rxflow.testing.diagram import Diagram
 from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds, written
 from rxflow.testing.events import Event
 from rxflow.testing.notation import parse
-from rxflow.testing.observation import Call, Observation, Place
+from rxflow.testing.observation import Call, Observation
+from rxflow.testing.pending import Debt, Pending, Place, warn_at_the_end
 from rxflow.testing.rendering import Row
 from rxflow.testing.slow_disk import DiagramSink
 from rxflow.testing.sources import Cold, Hot, Part, Played, Source
 from rxflow.testing.subscriptions import Span, spans_in
 from rxflow.testing.virtual_scheduler import Phase, VirtualScheduler
-from rxflow.testing.virtual_time import VirtualTime, timers_on
+from rxflow.testing.virtual_time import VirtualTime, raised_in_threads, timers_on
 
 T = TypeVar("T")
 Error = BaseException | type[BaseException]
 
-_FRAMES: Final = 1000  # that an endless pipeline runs on after all diagrams
-_DAY: Final = nanoseconds("24h", "a day")
+_FRAMES: Final = 1000  # beyond all diagrams, in which what goes on and on may still end
 
 
 class Marbles:
     """The diagrams of a test, and the virtual time that they play in.
 
     A check plays every source from its beginning; its zero is where the one before ended. It runs
-    until nothing is left to do, or up to `limit`.
+    until nothing is left to do, or up to `limit`. What never ends fails it, unless there is a
+    limit, or the expected diagram ends in `...`.
 
     As a context manager it also puts timers without a scheduler on virtual time in between, and at
-    its end fails the test if an expectation is pending.
+    its end fails the test if something is pending; see `close`. Without one, the plugin for pytest
+    does that, and elsewhere it is an `RxflowWarning`.
 
     Attributes:
         time: Its clock.
@@ -58,8 +61,8 @@ class Marbles:
 
     Args:
         frame: From one character to the next.
-        limit: How far a check or a run goes, counted from zero. None: a check goes a thousand
-            frames beyond all diagrams, which only an endless pipeline reaches; a run a day.
+        limit: How far a check or a run goes, counted from zero. None: a check until nothing is
+            left to do; a run a day, or some ten thousand steps of what goes on and on.
 
     Raises:
         DiagramError: At call time, when one is no duration.
@@ -75,8 +78,11 @@ class Marbles:
         self._sources: list[Played] = []
         self._calls: list[Call] = []
         self._waiting: list[Observation] = []
-        self._unread: list[Observation] = []
+        self._pending = Pending()
+        self._tasks: Debt | None = None
+        self._errors: list[BaseException] = []
         self._open = ExitStack()
+        warn_at_the_end(self, self._pending)
 
     @property
     def scheduler(self) -> VirtualScheduler:
@@ -115,7 +121,7 @@ class Marbles:
 
     def at(self, time: str, function: Callable[[], object]) -> None:
         """Call a function at a time of the next check, like `"3s"`; what it raises, that raises."""
-        call = Call(nanoseconds(time, "at"), function, self.time, Place.of_caller())
+        call = Call(nanoseconds(time, "at"), function, self.time, self._pending)
         self._calls.append(call)
         self._parts.append(call)
 
@@ -131,7 +137,14 @@ class Marbles:
             DiagramError: A lane is wrong.
         """
         frame = self._frame if frame is None else frame
-        broker = DiagramBroker(self.scheduler.loop, text, values, frame=frame, settle=self.settle)
+        broker = DiagramBroker(
+            self.scheduler.loop,
+            text,
+            values,
+            frame=frame,
+            settle=self.settle,
+            pending=self._pending,
+        )
         self.add(broker)
         return broker
 
@@ -156,7 +169,14 @@ class Marbles:
         """
         frame = self._frame if frame is None else frame
         loop = self.scheduler.loop
-        sink = DiagramSink(loop, disk, frame=frame, rejected=rejected, settle=self.settle)
+        sink = DiagramSink(
+            loop,
+            disk,
+            frame=frame,
+            rejected=rejected,
+            settle=self.settle,
+            pending=self._pending,
+        )
         self.add(sink.disk)
         return sink
 
@@ -170,9 +190,8 @@ class Marbles:
         Raises:
             DiagramError: `subs` is no diagram of one subscription.
         """
-        observation = Observation(observable, self._span(subs), self.time, Place.of_caller())
+        observation = Observation(observable, self._span(subs), self.time, self._pending)
         self._waiting.append(observation)
-        self._unread.append(observation)
         return Observed(observation, self)
 
     def check(
@@ -194,7 +213,8 @@ class Marbles:
             values: What the keys stand for.
 
         Raises:
-            AssertionError: It does something else. The text shows what, and where.
+            AssertionError: It does something else, or has no end while the diagram has. The text
+                shows what, and where.
             DiagramError: A diagram is wrong.
         """
         __tracebackhide__ = True
@@ -228,6 +248,8 @@ class Marbles:
             BaseException: What it, or a task or timer of its, raised.
         """
         __tracebackhide__ = True
+        if not inspect.iscoroutine(coroutine):
+            raise DiagramError(f"run: a coroutine, as main() is, not {coroutine!r}")
         try:
             self.settle()
             self._refuse_if_playing()
@@ -238,9 +260,10 @@ class Marbles:
         for part in self._parts:
             part.begin()
         try:
-            return self.time.complete(coroutine, _DAY if self._limit is None else self._limit)
+            return self.time.complete(coroutine, self._limit)
         finally:
             self._forget_what_came()
+            self._note_tasks()
 
     def add(self, part: Part) -> None:
         """Have something play in every check from now on."""
@@ -258,28 +281,28 @@ class Marbles:
     @contextmanager
     def active(self) -> Generator[None]:
         """Within, timers without a scheduler are virtual; then the loop and `at_finish` close."""
-        with timers_on(self.scheduler), self.at_finish:
+        with timers_on(self.scheduler), raised_in_threads(self._errors), self.at_finish:
             try:
                 yield
             finally:
                 self.scheduler.close(quiet=True)
 
     def close(self) -> None:
-        """Close the loop, and fail if an expectation is pending.
+        """Close the loop, and fail if something is pending.
 
         Raises:
-            AssertionError: Something was observed and compared with nothing, or a call never came.
-                It names the line of the test.
-            BaseException: What a task raised to which nobody listened.
+            AssertionError: Something was observed and compared with nothing, or compared and not
+                asserted; a call never came; a source, a broker or a sink took no part; a task is
+                not done. It names the line of the test.
+            BaseException: What a task or a thread raised to which nobody listened.
         """
         __tracebackhide__ = True
-        unread, self._unread, self._waiting = self._unread, [], []
-        for observation in unread:
-            raise AssertionError(f"observed, but compared with nothing [{observation.place}]")
-        calls, self._calls = self._calls, []
-        for call in calls:
-            raise AssertionError(f"at({written(call.length)!r}) never came [{call.place}]")
+        self._waiting, self._calls = [], []
+        self._note_tasks()
+        self._pending.check()
         self.scheduler.close()
+        for error in self._errors:
+            raise error
 
     def __enter__(self) -> Self:
         self._open.enter_context(self.active())
@@ -295,6 +318,7 @@ class Marbles:
         with self._open:
             if error is None:
                 self.close()
+            self._pending.clear()
 
     # -- playing ---------------------------------------------------------------------------------
 
@@ -316,11 +340,16 @@ class Marbles:
         for part in self._parts:
             part.begin()
         try:
-            time.run(self._end(playing))
+            if time.run(*self._end(playing)):
+                cut = _endless(time.now)
+                for observation in [each for each in playing if not each.is_over] or playing:
+                    observation.cut = cut
         finally:
+            rows = [row for part in self._parts for row in part.rows()]
             for observation in playing:
-                observation.finish([row for part in self._parts for row in part.rows()])
+                observation.finish(rows)
             self._forget_what_came()
+            self._note_tasks()
 
     def _refuse_if_playing(self) -> None:
         if self.time.is_running:
@@ -331,17 +360,24 @@ class Marbles:
         self._calls = [call for call in self._calls if not call.has_come]
         self._parts = [part for part in self._parts if part not in come]
 
-    def _end(self, playing: Sequence[Observation]) -> int:
-        """Where the run ends; nothing happens from there on."""
+    def _note_tasks(self) -> None:
+        """A task that is not done at the end of the test was waited for by nobody."""
+        if self._tasks is None and self.time.has_tasks:
+            self._tasks = self._pending.add(self.time.tasks_left)
+
+    def _end(self, playing: Sequence[Observation]) -> tuple[int, int | None]:
+        """Where the run ends, and how much further it follows what goes on and on."""
         ends = [observation.until for observation in playing]
-        if None in ends:
-            length = sum(part.length for part in self._parts)
-            length += max(observation.length for observation in playing)
-            end = length + _FRAMES * self._frame
-        else:
-            calls = [call.length + MICROSECOND for call in self._calls]
-            end = max([end for end in ends if end is not None] + calls)
-        return end if self._limit is None else min(end, self._limit + MICROSECOND)
+        calls = [call.length + MICROSECOND for call in self._calls]
+        known = [end for end in ends if end is not None]
+        if self._limit is not None:
+            limit = self._limit + MICROSECOND
+            return (min(limit, max(known + calls)) if len(known) == len(ends) else limit), None
+        if len(known) == len(ends):
+            return max(known + calls), None
+        length = sum(part.length for part in self._parts)
+        length += max(observation.length for observation in playing)
+        return length + MICROSECOND, _FRAMES * self._frame
 
     def _span(self, subs: str | None) -> Span | None:
         if subs is None:
@@ -366,12 +402,15 @@ class Marbles:
     def _source(self, played: Hot | Cold) -> Source:
         self._sources.append(played)
         self._parts.append(played)
-        return Source(played, settle=self.settle)
+        return Source(played, settle=self.settle, pending=self._pending)
+
+    def note(self, text: str) -> None:
+        """A comparison failed: it must be an assertion."""
+        self._pending.compared(text)
 
     def compared(self, observation: Observation, expected: Diagram | None) -> None:
         """An observation is being compared: play it, knowing what is expected if it is known."""
-        if observation in self._unread:
-            self._unread.remove(observation)
+        observation.debt.pay()
         if observation in self._waiting:
             observation.expected = expected
         self.settle()
@@ -391,19 +430,37 @@ class Observed(Diagram):  # noqa: PLW1641 (equal is not the same here)
         return tuple(self._observation.events)
 
     def __eq__(self, other: object) -> bool:
+        __tracebackhide__ = True
         other = self._parsed(other)
-        if isinstance(other, Diagram):
-            self._marbles.compared(self._observation, other)
-        return super().__eq__(other)
+        if not isinstance(other, Diagram):
+            return NotImplemented
+        self._marbles.compared(self._observation, other)
+        if text := self.explain(other):
+            if super().__eq__(other):
+                raise AssertionError(text)
+            self._marbles.note(text)
+        return not text
+
+    def __ne__(self, other: object) -> bool:
+        __tracebackhide__ = True
+        other = self._parsed(other)
+        if not isinstance(other, Diagram):
+            return NotImplemented
+        self._marbles.compared(self._observation, other)
+        differs = self.difference(other) is not None
+        if not differs:
+            self._marbles.note(f"equal to {other}")
+        return differs
 
     def explain(
         self, expected: Diagram | str, *, sources: Sequence[Row] = (), place: object = None
     ) -> str:
         diagram: Diagram = self._parsed(expected)
         self._marbles.compared(self._observation, diagram)
-        if self.difference(diagram) is None:
-            return ""
         place = Place.of_caller() if place is None else place
+        if self.difference(diagram) is None:
+            cut = self._observation.cut if diagram.until is None else ""
+            return cut and f"{cut} [{place}]" if place else cut
         rows = [*self._observation.rows, *sources]
         return super().explain(diagram, sources=rows, place=place)
 
@@ -411,6 +468,13 @@ class Observed(Diagram):  # noqa: PLW1641 (equal is not the same here)
         if isinstance(other, str):
             return parse(other, frame=self.frame, role="expected")
         return other
+
+
+def _endless(end: int) -> str:
+    return (
+        f"nothing differs, but at {written(end)} something is still to come: end the diagram in "
+        "..., give the pipeline an end, or Marbles (or its marker) a limit="
+    )
 
 
 def _made(error: Error | None) -> BaseException | None:

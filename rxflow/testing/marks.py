@@ -9,6 +9,7 @@ from rxflow.testing.diagram import Diagram
 from rxflow.testing.durations import DiagramError
 from rxflow.testing.events import Event
 from rxflow.testing.notation import parse
+from rxflow.testing.pending import Pending
 from rxflow.testing.rendering import Row
 
 
@@ -18,14 +19,26 @@ class Marks(Diagram):  # noqa: PLW1641 (equal to text, written in many ways)
     Args:
         times: In nanoseconds.
         frame: What happened within one is one mark, at its beginning.
+        pending: Gets to know of a comparison that fails.
     """
 
-    def __init__(self, times: Iterable[int], frame: int) -> None:
+    def __init__(self, times: Iterable[int], frame: int, pending: Pending | None = None) -> None:
+        self._pending = pending
         frames = sorted({time // frame * frame for time in times})
         super().__init__([Event(time, "marked") for time in frames], frame=frame)
 
     def __eq__(self, other: object) -> bool:
-        return super().__eq__(self._parsed(other))
+        found = self._parsed(other)
+        result = super().__eq__(found)
+        if self._pending and result is False:
+            self._pending.compared(self.explain(found))
+        return result
+
+    def __ne__(self, other: object) -> bool:
+        result = super().__eq__(self._parsed(other))
+        if self._pending and result is True:
+            self._pending.compared(f"equal to {other}")
+        return result if result is NotImplemented else not result
 
     def explain(
         self, expected: Diagram | str, *, sources: Sequence[Row] = (), place: object = None

@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from rxflow.message import Batch, Message
+from rxflow.operators.envelope import bare
 from rxflow.operators.scope import Scope, within
 from rxflow.testing.diagram import Diagram
+from rxflow.testing.durations import DiagramError, written
 from rxflow.testing.events import Event, Kind
+from rxflow.testing.pending import Pending, Place
 from rxflow.testing.rendering import Row
 from rxflow.testing.subscriptions import Span, marks
 from rxflow.testing.virtual_time import VirtualTime
 
-_HERE: Final = str(Path(__file__).parent) + os.sep
+_ASYNC: Final = "nobody would await an async function; sleep until then in what `run` is given"
+_MUTABLE: Final = frozenset({list, dict, set})
 _SURPLUS: Final = 16  # notifications beyond the expected ones, then a check has seen enough
 
 
-class Place(NamedTuple):
-    """File and line of the test that called."""
-
-    file: str
-    line: int
-
-    @classmethod
-    def of_caller(cls) -> Self:
-        """The innermost line that is not of this package."""
-        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        while frame.f_back and frame.f_code.co_filename.startswith(_HERE):
-            frame = frame.f_back
-        return cls(frame.f_code.co_filename, frame.f_lineno)
-
-    def __str__(self) -> str:
-        path, folder = Path(self.file), Path.cwd()
-        shown = path.relative_to(folder) if path.is_relative_to(folder) else path.name
-        return f"{shown}:{self.line}"
-
-
 class Observation:
-    """One subscription that is written down."""
+    """One subscription that is written down.
+
+    Attributes:
+        events: What came.
+        expected: What should, if that is known when it plays.
+        cut: Why more might have come, had it not been stopped; empty if nothing could.
+        span: From when to when.
+        debt: Paid when it is compared.
+        rows: What a failure shows of the sources.
+    """
 
     def __init__(
         self,
         observable: Observable[Any],
         span: Span | None,
         time: VirtualTime,
-        place: Place,
+        pending: Pending,
     ) -> None:
+        place = Place.of_caller()
         self.events: list[Event] = []
         self.expected: Diagram | None = None
+        self.cut: str = ""
         self.span = span
-        self.place = place
+        self.debt = pending.add(lambda: f"observed, but compared with nothing [{place}]")
         self.rows: list[Row] = []
         self._observable = observable
         self._has_own_span = span is not None
@@ -67,13 +59,13 @@ class Observation:
     @property
     def until(self) -> int | None:
         """From when on nobody wants to know."""
-        return self.expected.until if self.expected else None
+        return None if self.expected is None else self.expected.until
 
     @property
     def length(self) -> int:
         """The last time that its diagrams speak of."""
         span = self.span or (0, None)
-        return max(self.expected.length if self.expected else 0, span[1] or span[0])
+        return max(0 if self.expected is None else self.expected.length, span[1] or span[0])
 
     def subscribe(self) -> None:
         """Begin, unless it was over before it began."""
@@ -93,6 +85,11 @@ class Observation:
         if self._subscription:
             self._subscription.dispose()
 
+    @property
+    def is_over(self) -> bool:
+        """True if nothing more can come of it."""
+        return self._is_over or bool(self.events and self.events[-1].kind in {"completed", "error"})
+
     def finish(self, rows: list[Row]) -> None:
         """The run is over."""
         if self._has_own_span and self.span:
@@ -101,7 +98,8 @@ class Observation:
         self.dispose()
 
     def _next(self, value: Any) -> None:
-        self._write("next", released(value))
+        value = bare(value)
+        self._write("next", value.copy() if type(value) in _MUTABLE else value)
         expected = self.expected
         if expected is None or expected.until is not None or self._is_over:
             return
@@ -115,14 +113,25 @@ class Observation:
 
 
 class Call:
-    """What `at` was given."""
+    """What `at` was given.
+
+    Raises:
+        DiagramError: At call time, when it can't be called.
+    """
 
     def __init__(
-        self, when: int, function: Callable[[], object], time: VirtualTime, place: Place
+        self, when: int, function: Callable[[], object], time: VirtualTime, pending: Pending
     ) -> None:
+        self._name = f"at({written(when)!r})"
+        if not callable(function):
+            raise DiagramError(f"{self._name}: a function to call then, not {function!r}")
+        if inspect.iscoroutinefunction(function):
+            raise DiagramError(f"{self._name}: {_ASYNC}")
+        place, name = Place.of_caller(), self._name
         self.length = when
-        self.place = place
         self.has_come = False
+        self._where = place
+        self._debt = pending.add(lambda: f"{name} never came [{place}]")
         self._function = function
         self._time = time
         self._set: abc.DisposableBase = Disposable()
@@ -135,16 +144,12 @@ class Call:
         return ()
 
     def _call(self) -> None:
+        __tracebackhide__ = True
         self.has_come = True
-        self._function()
-
-
-def released(value: Any) -> Any:
-    """The same without deliveries: what a test writes down holds up no acknowledgement."""
-    if isinstance(value, Message):
-        return value.with_delivery(None)
-    if isinstance(value, Batch):
-        return Batch(message.with_delivery(None) for message in value)
-    if type(value) in {list, tuple}:
-        return type(value)(released(item) for item in value)
-    return value
+        self._debt.pay()
+        result = self._function()
+        if inspect.iscoroutine(result):
+            result.close()
+            raise DiagramError(f"{self._name}: {_ASYNC}")
+        if result is False:
+            raise AssertionError(f"{self._name} returned False [{self._where}]")

@@ -4,13 +4,12 @@
     def test_burst(marbles):
         marbles.check(marbles.cold("a-b|"), "a-b|")
 
-A test that uses `marbles` fails, too, if it observed something and compared it with nothing, if a
-call of `at` never came, if a task of it failed unseen, or if it left a thread behind.
+A test that uses `marbles`, or makes a `Marbles` of its own, fails, too, if something of it is
+pending at its end (`Marbles.close` has the list), or if it left a thread behind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
@@ -21,13 +20,14 @@ from rxflow.broker import Broker
 from rxflow.testing.diagram import Diagram
 from rxflow.testing.marbles import Marbles, Observed
 from rxflow.testing.marks import Marks
+from rxflow.testing.pending import Pending, watched
 from rxflow.testing.subscriptions import Subscriptions
 from rxflow.testing.virtual_scheduler import VirtualScheduler
 
-_BACKGROUND: Final = "rxflow"  # the loop behind a bare `subscribe`; it lives as long as the process
-_GRACE: Final = 1.0  # seconds for threads that are about to end
+_OURS: Final = "rxflow"  # how the names of our threads begin; each ends with what it belongs to
 
-_threads = pytest.StashKey[set[threading.Thread]]()
+_made = pytest.StashKey[Marbles]()
+_pending = pytest.StashKey[list[Pending]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,8 +47,7 @@ def marbles(request: pytest.FixtureRequest) -> Iterator[Marbles]:
         if marker.args or not marker.kwargs.keys() <= {"frame", "limit"}:
             raise pytest.UsageError("the marker is marbles(frame=..., limit=...), both by name")
         settings |= marker.kwargs
-    request.node.stash[_threads] = set(threading.enumerate())
-    made = Marbles(**settings)
+    made = request.node.stash[_made] = Marbles(**settings)
     with made.active():
         yield made
 
@@ -73,17 +72,29 @@ def mqtt_broker(mqtt_broker_users: Mapping[str, str] | None) -> Iterator[Broker]
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Know of each `Marbles` that a test and its fixtures make, whether or not they close it."""
+    with watched() as pending:
+        item.stash[_pending] = pending
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail, and not only report, a test that left something pending."""
+    threads = {*threading.enumerate()}
     result = yield
-    made = getattr(item, "funcargs", {}).get("marbles")
-    if made is not None and _threads in item.stash:
+    owed = item.stash.get(_pending, [])
+    if owed:
         try:
-            made.close()
+            for each in owed:
+                each.check()
+            if _made in item.stash:
+                item.stash[_made].close()
         except AssertionError as error:
             pytest.fail(str(error), pytrace=False)
-        if left := _threads_left(item.stash[_threads]):
-            pytest.fail(f"left behind: {', '.join(left)}", pytrace=False)
+        if left := [t.name for t in threading.enumerate() if _is_left(t, threads)]:
+            pytest.fail(f"left behind: thread {', thread '.join(left)}", pytrace=False)
     return result
 
 
@@ -101,9 +112,5 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     return text.splitlines() or None
 
 
-def _threads_left(before: set[threading.Thread]) -> list[str]:
-    new = [t for t in threading.enumerate() if t not in before and t.name != _BACKGROUND]
-    for thread in new:
-        with contextlib.suppress(RuntimeError):  # another thread is about to start it
-            thread.join(_GRACE)
-    return [f"thread {thread.name}" for thread in new if thread.is_alive()]
+def _is_left(thread: threading.Thread, before: set[threading.Thread]) -> bool:
+    return thread not in before and not thread.name.startswith(_OURS)

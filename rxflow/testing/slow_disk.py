@@ -37,6 +37,7 @@ from rxflow.sinks.reading import read_rows
 from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds
 from rxflow.testing.marks import Marks
 from rxflow.testing.notation import parse
+from rxflow.testing.pending import Pending, Place
 from rxflow.testing.rendering import Row
 from rxflow.testing.virtual_loop import VirtualLoop
 from rxflow.testing.virtual_scheduler import SECOND, VirtualScheduler
@@ -207,6 +208,7 @@ class DiagramSink(FileSink):
         frame: Of the diagram.
         rejected: As of `JsonSink`.
         settle: Plays what is to be played before anything is asked.
+        pending: What the test owes; None: nobody asks.
 
     Attributes:
         disk: What the diagram says.
@@ -215,7 +217,7 @@ class DiagramSink(FileSink):
         DiagramError: The diagram breaks a rule.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the last four by name)
         self,
         loop: VirtualLoop,
         text: str = "",
@@ -223,8 +225,14 @@ class DiagramSink(FileSink):
         frame: str | int = "1s",
         rejected: abc.ObserverBase[Any] | None = None,
         settle: Callable[[], object] = lambda: None,
+        pending: Pending | None = None,
     ) -> None:
         self.disk = Disk(loop.scheduler, text, frame)
+        self._pending = pending or Pending()
+        place = Place.of_caller()
+        self._debt = self._pending.add(
+            lambda: f"a sink: nothing came to it, and nobody asked [{place}]", is_part=True
+        )
         folder = tempfile.mkdtemp(prefix="rxflow-", dir=_MEMORY if _MEMORY.is_dir() else None)
         loop.resources.callback(shutil.rmtree, folder)
         loop.at_finish.callback(self._close_quietly)
@@ -238,13 +246,19 @@ class DiagramSink(FileSink):
     def stored(self) -> list[Any]:
         """The rows that are in the file, decoded."""
         self._settle()
+        self._debt.pay()
         return list(read_rows(self.path)) if self.path.exists() else []
 
     @property
     def committed(self) -> Marks:
         """When commits were on the disk: `sink.committed == "--^---^"`."""
         self._settle()
-        return Marks(self.disk.commits, self._frame)
+        self._debt.pay()
+        return Marks(self.disk.commits, self._frame, self._pending)
+
+    def open(self) -> None:
+        self._debt.pay()
+        super().open()
 
     def _settled(self, commit: Commit, is_behind: bool) -> None:  # noqa: FBT001 (a callback)
         if commit.error is None:

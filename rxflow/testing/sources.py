@@ -12,6 +12,7 @@ from rxflow.flow import Flow
 from rxflow.operators.scope import scope_of, unscoped
 from rxflow.testing.diagram import Diagram
 from rxflow.testing.events import Event
+from rxflow.testing.pending import Debt, Pending, Place
 from rxflow.testing.rendering import Row
 from rxflow.testing.subscriptions import Span, Subscriptions
 from rxflow.testing.virtual_time import VirtualTime
@@ -40,10 +41,16 @@ class Source(Flow[Any]):
     Like any source of rxflow it can be completed, so `take_until` flushes what is above it.
     """
 
-    def __init__(self, inner: Played, *, settle: Callable[[], None]) -> None:
+    def __init__(self, inner: Played, *, settle: Callable[[], None], pending: Pending) -> None:
         super().__init__(inner, label=inner.name)
+        name, place = inner.name, Place.of_caller()
+        inner.debt = pending.add(
+            lambda: f"{name}: nobody subscribed, and nobody asked for its subscriptions [{place}]",
+            is_part=True,
+        )
         self._played = inner
         self._settle = settle
+        self._pending = pending
 
     def subscribe(
         self,
@@ -62,7 +69,8 @@ class Source(Flow[Any]):
     def subscriptions(self) -> Subscriptions:
         """Who subscribed when in the last check: `source.subscriptions == "^-----!"`."""
         self._settle()
-        return Subscriptions(self._played.spans, self._played.diagram.frame)
+        self._played.taken()
+        return Subscriptions(self._played.spans, self._played.diagram.frame, self._pending)
 
 
 class Played(Observable[Any]):
@@ -73,6 +81,7 @@ class Played(Observable[Any]):
         name: What it is called in a failure.
         time: The clock of the test.
         spans: From when to when each subscription lived, in nanoseconds; None if it still does.
+        debt: To be paid when it takes part.
     """
 
     def __init__(self, diagram: Diagram, name: str, time: VirtualTime) -> None:
@@ -81,6 +90,13 @@ class Played(Observable[Any]):
         self.name = name
         self.time = time
         self.spans: list[Span] = []
+        self.debt: Debt | None = None
+
+    def taken(self) -> None:
+        """It took part in the test."""
+        if self.debt is not None:
+            self.debt.pay()
+            self.debt = None
 
     @property
     def length(self) -> int:
@@ -99,6 +115,7 @@ class Played(Observable[Any]):
         self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         self.time.check_thread(self.name)
+        self.taken()
         scope = scope_of(scheduler)
         if scope and scope.is_over:
             return Disposable()

@@ -9,6 +9,7 @@ from rxflow.testing.diagram import Diagram
 from rxflow.testing.durations import DiagramError
 from rxflow.testing.events import Event
 from rxflow.testing.notation import parse
+from rxflow.testing.pending import Pending
 
 Span = tuple[int, int | None]
 """From when to when something is subscribed, in nanoseconds; None if to the end."""
@@ -21,9 +22,10 @@ class Subscriptions(Sequence[Diagram]):  # noqa: PLW1641 (equal to text, written
     `!` the last one was still alive at the end.
     """
 
-    def __init__(self, spans: Sequence[Span], frame: int) -> None:
+    def __init__(self, spans: Sequence[Span], frame: int, pending: Pending | None = None) -> None:
         self.spans = list(spans)
         self._frame = frame
+        self._pending = pending
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -36,7 +38,19 @@ class Subscriptions(Sequence[Diagram]):  # noqa: PLW1641 (equal to text, written
 
     def __eq__(self, other: object) -> bool:
         expected = self._expected(other)
-        return NotImplemented if expected is None else expected == self.spans
+        if expected is None:
+            return NotImplemented
+        if self._pending and expected != self.spans:
+            self._pending.compared(self.explain(other))
+        return expected == self.spans
+
+    def __ne__(self, other: object) -> bool:
+        expected = self._expected(other)
+        if expected is None:
+            return NotImplemented
+        if self._pending and expected == self.spans:
+            self._pending.compared(f"equal to {other}")
+        return expected != self.spans
 
     def __repr__(self) -> str:
         return repr([str(diagram) for diagram in self])

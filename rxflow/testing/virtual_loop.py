@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import selectors
 import weakref
 from collections.abc import Callable, Coroutine, Generator
@@ -17,16 +18,20 @@ from concurrent.futures import Executor
 from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from pathlib import Path
+from types import CodeType, TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from reactivex.scheduler import TimeoutScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
+import rxflow
 from rxflow.testing.virtual_scheduler import SECOND, Phase, VirtualScheduler
 from rxflow.testing.virtual_surroundings import VirtualSurroundings, inline
 
 T = TypeVar("T")
+
+_PACKAGE: Final = str(Path(rxflow.__file__).parent) + os.sep
 
 
 class StuckError(RuntimeError):
@@ -57,7 +62,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._is_finished = False
         self.at_finish = contextlib.ExitStack()
         self.resources = contextlib.ExitStack()
-        super().__init__(_Selector(self._move_on))
+        super().__init__(_Selector(self._move_on, self._spin))
         own: Any = self
         for sock in (own._ssock, own._csock):  # noqa: SLF001 (else the collector may be first)
             self.resources.callback(sock.close)
@@ -100,6 +105,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             if self._horizon is None:
                 raise StuckError(f"at {self.time():g} s nothing is ready, and no timer is set")
             self.stop()
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Those of the test that are not done; rxflow's own see to their end themselves."""
+        return [task for task in asyncio.all_tasks(self) if not _is_ours(task)]
+
+    def _spin(self) -> None:
+        """Something is ready already."""
+        self.scheduler.step()
 
     # -- running --------------------------------------------------------------------------------
 
@@ -195,6 +208,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """A test need not close its loop: `resources` are closed by now."""
 
 
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return (
+        isinstance(code, CodeType)
+        and code.co_name.startswith("_")
+        and code.co_filename.startswith(_PACKAGE)
+    )
+
+
 def _hand_on(done: asyncio.Future[T], task: asyncio.Task[T]) -> None:
     if task.cancelled():
         done.cancel()
@@ -236,14 +258,17 @@ class _Timer(asyncio.TimerHandle):
 class _Selector(selectors.DefaultSelector):
     """Never waits: where it would, it asks for time to move on."""
 
-    def __init__(self, move_on: Callable[[], None]) -> None:
+    def __init__(self, move_on: Callable[[], None], spin: Callable[[], None]) -> None:
         super().__init__()
         self._move_on = move_on
+        self._spin = spin
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and (timeout is None or timeout > 0):
             self._move_on()
+        else:
+            self._spin()
         return ready
 
 

@@ -7,8 +7,9 @@ begins at 0, which is 1970-01-01 in UTC, and moves only in `advance_to` and `Vir
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 
 SECOND: Final = 1_000_000
 """In the unit of time here."""
+
+_AT_ONE_INSTANT: Final = 1_000_000  # steps; then time stands still for good
+
+
+class EndlessError(Exception):
+    """More steps than were allowed, and something is still to be done."""
+
+
+class StandstillError(RuntimeError):
+    """What happens at one instant sets more for that instant, without end."""
 
 
 class Phase(IntEnum):
@@ -91,6 +102,8 @@ class VirtualScheduler(TestScheduler):
         self._waiting: list[_Due] = []
         self._number = 0
         self._loop = loop
+        self._patience: int | None = None
+        self._steps = 0  # at this instant
         self.is_stopped = False
 
     @property
@@ -101,6 +114,11 @@ class VirtualScheduler(TestScheduler):
 
             self._loop = VirtualLoop(self)
         return self._loop
+
+    @property
+    def has_loop(self) -> bool:
+        """True if it was asked for, and is not closed."""
+        return self._loop is not None and not self._loop.is_closed()
 
     # -- what is to be done ---------------------------------------------------------------------
 
@@ -184,6 +202,24 @@ class VirtualScheduler(TestScheduler):
     def advance_by(self, time: typing.RelativeTime) -> None:
         self.advance_to(self.clock + self.to_seconds(time))
 
+    @contextlib.contextmanager
+    def patient(self, steps: int | None) -> Generator[None]:
+        """Within, time moves on in so many steps at most; None: in any number.
+
+        Raises:
+            EndlessError: There were more.
+        """
+        before, self._patience = self._patience, steps
+        try:
+            yield
+        finally:
+            self._patience = before
+
+    def last_due(self) -> int | None:
+        """When the last of what is set is due, in microseconds; None if nothing is set."""
+        dues = (each.due for each in self._waiting if not each.handle.cancelled())
+        return max(dues, default=None)
+
     def move_on(self, horizon: int | None) -> bool:
         """Begin the next phase, be it of a later instant; False if none is left up to a time."""
         queue = self._waiting
@@ -192,6 +228,11 @@ class VirtualScheduler(TestScheduler):
         if not queue or (horizon is not None and queue[0].due > horizon):
             return False
         due, phase = queue[0].due, queue[0].phase
+        if self._patience is not None:
+            if not self._patience:
+                raise EndlessError
+            self._patience -= 1
+        self.step(is_later=due > self.microseconds)
         self.microseconds = max(self.microseconds, due)
         batch: list[Handle] = []
         while queue and (queue[0].due, queue[0].phase) == (due, phase):
@@ -200,6 +241,20 @@ class VirtualScheduler(TestScheduler):
             if not self.is_stopped and not handle.cancelled():
                 handle.begin()
         return True
+
+    def step(self, *, is_later: bool = False) -> None:
+        """Count what happens at one instant.
+
+        Raises:
+            StandstillError: It was a million steps.
+        """
+        self._steps = 0 if is_later else self._steps + 1
+        if self._steps > _AT_ONE_INSTANT:
+            self._steps = 0
+            raise StandstillError(
+                f"time stands still at {self.clock:g} s: what happens there sets more for the same "
+                "instant, a million times by now; interval(0), repeat() or a loop of sleep(0)?"
+            )
 
     def stop(self) -> None:
         """Let `advance_to` return: nothing more happens in it."""

@@ -25,7 +25,7 @@ each_buffer = pytest.mark.parametrize("buffer", BUFFERS.values(), ids=BUFFERS)
 @each_buffer
 def test_of_a_source_that_never_emits_no_batch_comes(marbles, buffer):
     source = marbles.hot("-")
-    batches = "           -"
+    batches = "           - 1h ..."
     used = "              ^"
     marbles.check(source.pipe(buffer), batches)
     assert source.subscriptions == used
@@ -77,7 +77,7 @@ def test_by_count_batches_are_full(marbles):
 
 def test_by_time_a_span_without_items_emits_nothing(marbles):
     source = marbles.hot("-a-------b---")
-    batches = "           ----x-------y"
+    batches = "           ----x-------y 1h ..."
     used = "              ^"
     marbles.check(source.pipe(BUFFERS["time"]), batches, x=["a"], y=["b"])
     assert source.subscriptions == used
@@ -85,7 +85,7 @@ def test_by_time_a_span_without_items_emits_nothing(marbles):
 
 def test_by_either_the_span_begins_again_with_each_batch(marbles):
     source = marbles.hot("--abc---")
-    batches = "           ---x---y"
+    batches = "           ---x---y 1h ..."
     used = "              ^"
     marbles.check(source.pipe(BUFFERS["either"]), batches, x=["a", "b"], y=["c"])
     assert source.subscriptions == used
@@ -205,5 +205,5 @@ def test_a_negative_timeshift_or_skip_is_refused_at_call_time():
 
 def test_a_timedelta_is_a_time_too(marbles):
     source = marbles.hot("-a------")
-    batches = "           ----x"
+    batches = "           ----x 1h ..."
     marbles.check(source.pipe(ops.buffer_with_time(timedelta(seconds=4))), batches, x=["a"])

@@ -53,7 +53,7 @@ def test_each_diagram_is_tried():
 def test_an_operator_does_what_its_diagram_says(marbles, name):
     rows = rows_of(name)
     source, _ = rows.pop("source")
-    other, _ = rows.pop("other", ("|", {}))
+    other = marbles.cold(rows.pop("other")[0]) if "other" in rows else None
     [(expected, values)] = rows.values()
-    pipeline = marbles.cold(source).pipe(DRAWN[name](marbles.cold(other)), rx.map(text_of))
+    pipeline = marbles.cold(source).pipe(DRAWN[name](other), rx.map(text_of))
     marbles.check(pipeline, expected, **values)

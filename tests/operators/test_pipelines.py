@@ -37,7 +37,7 @@ def test_take_until_ends_its_branch_of_a_shared_source_and_the_other_goes_on(mar
     broker = marbles.mqtt("""
         t q1          : -a---b-""")
     ended = "           ---(x|)"
-    running = "         -a---b"
+    running = "         -a---b 1m ..."
     acknowledged = "    ---^-^"
     shared = read(broker).pipe(ops.share())
     held = shared.pipe(ops.buffer_with_count(9), ops.take_until(timer(3.0)), storing)
@@ -64,7 +64,7 @@ def test_merge_of_two_sources_acknowledges_each_by_itself(marbles):
     broker = marbles.mqtt("""
         left q1       : -a---c-
         right q1      : ---b---""")
-    expected = "        ---x"
+    expected = "        ---x 1m ..."
     acknowledged = "    ---^"
     merged = read(broker, "left").pipe(ops.merge(read(broker, "right")), ops.buffer_with_count(2))
     marbles.check(merged.pipe(storing), expected, x=["a", "b"])
@@ -138,7 +138,7 @@ def test_flat_map_acknowledges_a_message_with_the_last_of_its_rows(marbles):
         t q1          : -a----""",
         a=[1, 3, 2],
     )
-    expected = "        --xyz"
+    expected = "        --xyz 1m ..."
     acknowledged = "    ----^"
     rows = read(broker).pipe(ops.flat_map(lambda m: reactivex.of(*m.payload)))
     apart = rows.pipe(ops.delay_with_mapper(lambda m: timer(m.payload)), storing)
@@ -313,7 +313,7 @@ def test_what_two_sinks_took_of_a_running_stream_is_stored_when_both_have_stored
 def test_a_group_whose_key_is_the_message_itself_holds_up_no_acknowledgement(marbles):
     broker = marbles.mqtt("""
         t q1          : -a-b--""")
-    expected = "        -a-b"
+    expected = "        -a-b 1m ..."
     acknowledged = "    -^-^"
     groups = read(broker).pipe(ops.group_by(lambda m: m), ops.flat_map(lambda group: group))
     marbles.check(groups.pipe(storing), expected)
@@ -359,7 +359,7 @@ def test_at_the_end_of_time_what_thins_emits_the_newest(marbles, holding):
 def test_what_has_emitted_the_message_that_it_held_holds_up_no_later_one(marbles, holding):
     broker = marbles.mqtt("""
         t q1          : -a--b--""")
-    expected = "        --a"
+    expected = "        --a 1m ..."
     acknowledged = "    --^-^"
     first = read(broker).pipe(ops.filter(lambda m: m.payload == "a"), holding)
     marbles.check(first.pipe(storing), expected)
@@ -370,7 +370,7 @@ def test_a_tuple_of_messages_becomes_one_result_with_the_delivery_that_triggered
     broker = marbles.mqtt("""
         left q1       : -a-c---
         right q1      : --b----""")
-    expected = "        ----xy"
+    expected = "        ----xy 1m ..."
     of_left = "         -^---^"
     of_right = "        ----^"
     latest = read(broker, "left").pipe(
@@ -385,7 +385,7 @@ def test_a_tuple_of_messages_becomes_one_result_with_the_delivery_that_triggered
 def test_a_message_made_by_hand_in_map_carries_the_delivery_of_what_it_was_made_of(marbles):
     broker = marbles.mqtt("""
         t q1          : -a----""")
-    expected = "        ---a"
+    expected = "        ---a 1m ..."
     acknowledged = "    ---^"
     copies = read(broker).pipe(ops.map(lambda m: Message("copy", m.payload)), ops.delay(2.0))
     marbles.check(copies.pipe(storing), expected, a=Message("copy", "a"))

@@ -66,8 +66,8 @@ def test_with_a_mapper_the_source_belongs_to_the_subscription(make):
 def test_both_branches_must_store_before_it_is_acknowledged(marbles):
     broker = marbles.mqtt("""
         t q1          : -a---""")
-    fast = "            -a---"
-    slow = "            ----a"
+    fast = "            -a--- 1m ..."
+    slow = "            ----a 1m ..."
     acknowledged = "    ----^"
     shared = broker.from_mqtt("t").pipe(ops.decode_json(), ops.share())
     first = marbles.observe(shared.pipe(storing))

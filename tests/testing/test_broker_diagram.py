@@ -130,7 +130,8 @@ def test_topics_with_qos_retained_messages_and_a_lost_connection_are_lanes_of_on
 
 
 def test_a_failing_check_shows_the_lanes_of_the_broker_that_took_part(marbles):
-    assert marbles.mqtt("unused q1 : -a").rows() == []
+    unused = marbles.mqtt("unused q1 : -a")
+    assert (unused.rows(), unused.published) == ([], [])
     broker = marbles.mqtt("""
         a q1        : --a--b----
         $connection : ^---!--^--
@@ -460,8 +461,9 @@ def test_a_lane_that_is_not_there_is_named(marbles):
 
 def test_a_subscription_outside_virtual_time_says_how_to_do_it(marbles):
     errors = []
-    source = marbles.mqtt("a : b").from_mqtt("a")
-    source.subscribe(on_error=errors.append)
+    broker = marbles.mqtt("a : b")
+    broker.from_mqtt("a").subscribe(on_error=errors.append)
+    assert broker.acknowledgements == []
     assert isinstance(errors[0], ConfigError)
     assert "check, observe or run" in str(errors[0])
 

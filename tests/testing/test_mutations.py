@@ -147,7 +147,7 @@ def test_a_wrong_operator_fails_its_marble_test(name):
     check, right, wrong = OPERATORS[name]
     with Marbles() as marbles:
         check(marbles, right)
-    with Marbles() as marbles, pytest.raises(AssertionError):
+    with pytest.raises(AssertionError), Marbles() as marbles:
         check(marbles, wrong)
 
 
