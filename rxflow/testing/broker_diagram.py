@@ -77,7 +77,8 @@ class _OnLoop(Observable[Message[bytes]]):
     ) -> abc.DisposableBase:
         if running_loop() is not self._loop:
             raise ConfigError(
-                "a broker in a diagram lives in virtual time: subscribe by check, observe or run"
+                "a broker in a diagram lives in virtual time: subscribe by check, observe or run, "
+                "in an async test too: marbles.run(run_async(...)), without await"
             )
         return self._inner._subscribe_core(observer, scheduler)  # noqa: SLF001
 

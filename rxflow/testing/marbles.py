@@ -36,6 +36,7 @@ from rxflow.testing.slow_disk import DiagramSink
 from rxflow.testing.sources import Cold, Hot, Part, Played, Source
 from rxflow.testing.subscriptions import Span, spans_in
 from rxflow.testing.virtual_scheduler import Phase, VirtualScheduler
+from rxflow.testing.virtual_surroundings import apart
 from rxflow.testing.virtual_time import VirtualTime, raised_in_threads, timers_on
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Marbles:
     Args:
         frame: From one character to the next.
         limit: How far a check or a run goes, counted from zero. None: a check until nothing is
-            left to do; a run a day, or some ten thousand steps of what goes on and on.
+            left to do; a run a day, or twenty thousand steps of what goes on and on.
 
     Raises:
         DiagramError: At call time, when one is no duration.
@@ -110,6 +111,8 @@ class Marbles:
         """
         diagram = parse(text, frame=self._frame, values=values, error=_made(error), role="hot")
         list(spans_in(diagram))
+        if self.time.is_running:
+            raise DiagramError("hot: made too late, for it plays from zero on; make it before")
         return self._source(Hot(diagram, self._name(name or "hot"), self.time))
 
     def cold(
@@ -346,8 +349,9 @@ class Marbles:
                     observation.cut = cut
         finally:
             rows = [row for part in self._parts for row in part.rows()]
-            for observation in playing:
-                observation.finish(rows)
+            with apart():
+                for observation in playing:
+                    observation.finish(rows)
             self._forget_what_came()
             self._note_tasks()
 

@@ -20,6 +20,7 @@ spaces is refused, unless there are values for such keys.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -32,6 +33,11 @@ Role = Literal["any", "hot", "cold", "expected", "marks"]
 
 SPECIAL: Final = frozenset("-|#?^!().@")
 """The characters that are no keys."""
+
+_SEPARATORS: Final = frozenset(",;")  # nothing stands between two items
+_KINDS: Final = frozenset("PM")  # Unicode's letters for punctuation, and for what joins a letter
+_ALIKE: Final = frozenset("\u2212\u00a6\u2223\u23d0\u23af\u01c0\u4e28\u30fc\u3161\u2303\u00b7")
+"""Minus, broken bars, clicks, long vowels: letters and symbols that are drawn as a dash or bar."""
 
 _TIME: Final = re.compile(rf"(?P<at>@?){PATTERN}(?!\S)")
 _GLUED: Final = re.compile(PATTERN)
@@ -82,7 +88,8 @@ def parse(  # noqa: PLR0913 (all but the text by name)
         raise DiagramError(f"frame: longer than nothing, not {frame!r}")
     for key in values or ():
         if len(key) != 1 or not is_key(key):
-            raise DiagramError(f"a key is one character, and none of -|#?^!().@ or space: {key!r}")
+            what = named(key) if len(key) == 1 else repr(key)
+            raise DiagramError(f"a key is one character, and none of -|#?^!().@,; or space: {what}")
     parser = _Parser(text, step, values or {}, error, role)
     diagram = parser.parsed()
     if not has_shared_values:
@@ -91,8 +98,26 @@ def parse(  # noqa: PLR0913 (all but the text by name)
 
 
 def is_key(character: str) -> bool:
-    """True of a character that can stand for an item."""
-    return character not in SPECIAL and character.isprintable() and not character.isspace()
+    """True of a character that can stand for an item: it can be seen, and looks like no other."""
+    return not (
+        character in SPECIAL
+        or character in _SEPARATORS
+        or character.isspace()
+        or not character.isprintable()
+        or _is_alike(character)
+    )
+
+
+def _is_alike(character: str) -> bool:
+    """True of what people take for a dash, a bar, a dot or a mark, but is none of ours."""
+    if character.isascii() or (character.isalnum() and character not in _ALIKE):
+        return False
+    return (
+        character in _ALIKE
+        or unicodedata.category(character)[0] in _KINDS
+        or "\u2500" <= character <= "\u257f"  # drawn boxes
+        or unicodedata.normalize("NFKC", character)[0] in SPECIAL
+    )
 
 
 class _Parser:
@@ -180,7 +205,8 @@ class _Parser:
             return
         self._check_may_follow(at)
         if self._role == "marks" and char not in "-^!":
-            raise self._wrong("only -, ^ and ! stand in a diagram of subscriptions", at)
+            other = "" if char in SPECIAL or is_key(char) else f", not {named(char)}"
+            raise self._wrong(f"only -, ^ and ! stand in a diagram of subscriptions{other}", at)
         if char == "(":
             if self._group >= 0:
                 raise self._wrong("a group can't stand in a group", at)
@@ -212,7 +238,7 @@ class _Parser:
                 ".": "three of them end an expected diagram",
                 "@": "it begins a time between spaces, as in @3s",
             }
-            raise self._wrong(f"{char!r} is no key; {why.get(char, 'it can not be seen')}", at)
+            raise self._wrong(f"{named(char)} is no key; {why.get(char, _why_no_key(char))}", at)
         if self._values and char not in self._values:
             raise self._wrong(f"no value named {char!r}; the values are {_all(self._values)}", at)
         return Event(self._next, "next", self._values.get(char, char), char)
@@ -256,6 +282,21 @@ class _Parser:
         start = self._text.rfind("\n", 0, at) + 1
         line = self._text[start:].split("\n", 1)[0].expandtabs(1)
         return DiagramError(f"{what}\n    {line.rstrip()}\n    {' ' * (at - start)}^")
+
+
+def named(character: str) -> str:
+    """A character as an error shows it: one that is easily taken for another by its name, too."""
+    name = "comma" if character == "," else unicodedata.name(character, "").lower()
+    is_plain = character.isascii() and character != ","
+    return repr(character) if is_plain or not name else f"{character!r} ({name})"
+
+
+def _why_no_key(character: str) -> str:
+    if character in _SEPARATORS:
+        return "nothing stands between two items"
+    if character.isprintable() and not character.isspace():
+        return "silence is -, completion |, and an open end ..."
+    return "it can not be seen"
 
 
 def _article(names: str) -> str:

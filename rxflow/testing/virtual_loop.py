@@ -27,7 +27,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 import rxflow
 from rxflow.testing.virtual_scheduler import SECOND, Phase, VirtualScheduler
-from rxflow.testing.virtual_surroundings import VirtualSurroundings, inline
+from rxflow.testing.virtual_surroundings import VirtualSurroundings, apart, inline
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Run up to a time in microseconds; as `VirtualScheduler.advance_to`."""
         self._horizon = horizon
         try:
-            with _default_timers(self):
+            with apart(), _default_timers(self):
                 self.run_forever()
         finally:
             self._horizon = None
@@ -144,7 +144,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.scheduler.is_stopped = False
         self.scheduler.at(self.scheduler.microseconds, begin, Phase.SUBSCRIBE)
         try:
-            with _default_timers(self):
+            with apart(), _default_timers(self):
                 result = self.run_until_complete(done)
         except BaseException:
             for task in tasks:
@@ -195,7 +195,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._is_finished:
             return
         self._is_finished = True
-        with self.resources, contextlib.closing(self), self.at_finish:
+        with apart(), self.resources, contextlib.closing(self), self.at_finish:
             while tasks := asyncio.all_tasks(self):
                 for task in tasks:
                     task.cancel()

@@ -7,6 +7,7 @@ begins at 0, which is 1970-01-01 in UTC, and moves only in `advance_to` and `Vir
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import heapq
 from collections.abc import Callable, Generator
@@ -19,6 +20,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 from reactivex.testing import TestScheduler
 
 from rxflow.message import EPOCH
+from rxflow.testing.durations import DiagramError
 
 if TYPE_CHECKING:
     from rxflow.testing.virtual_loop import VirtualLoop
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 SECOND: Final = 1_000_000
 """In the unit of time here."""
 
-_AT_ONE_INSTANT: Final = 1_000_000  # steps; then time stands still for good
+_AT_ONE_INSTANT: Final = 100_000  # timers; then time stands still for good
+_SPIN: Final = 0.2  # of a timer: what a turn of the loop costs, in which something was ready
 
 
 class EndlessError(Exception):
@@ -103,7 +106,7 @@ class VirtualScheduler(TestScheduler):
         self._number = 0
         self._loop = loop
         self._patience: int | None = None
-        self._steps = 0  # at this instant
+        self._steps = 0.0  # at this instant
         self.is_stopped = False
 
     @property
@@ -161,10 +164,25 @@ class VirtualScheduler(TestScheduler):
             result.disposable = self.invoke_action(action, state)
 
         due = round(self.to_seconds(duetime) * SECOND)
-        if due <= self.microseconds and self._loop and self._loop.is_running():
+        if due > self.microseconds:
+            self.refuse_real_time("a timer")
+        elif self._loop and self._loop.is_running():
             handle = self._loop.call_soon(run)
             return CompositeDisposable(result, Disposable(handle.cancel))
         return CompositeDisposable(result, self.at(due, run))
+
+    def refuse_real_time(self, name: str) -> None:
+        """Refuse to wait on a loop whose time is real.
+
+        Raises:
+            DiagramError: It says what to write in an async test.
+        """
+        loop = asyncio._get_running_loop()  # noqa: SLF001 (None where none runs)
+        if loop is not None and loop is not self._loop:
+            raise DiagramError(
+                f"{name}: in an async test no virtual time passes; write marbles.check(...) or "
+                "marbles.run(main()), without await, for what is to happen in it"
+            )
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -232,7 +250,9 @@ class VirtualScheduler(TestScheduler):
             if not self._patience:
                 raise EndlessError
             self._patience -= 1
-        self.step(is_later=due > self.microseconds)
+        if due > self.microseconds:
+            self._steps = 0
+        self.step(1)
         self.microseconds = max(self.microseconds, due)
         batch: list[Handle] = []
         while queue and (queue[0].due, queue[0].phase) == (due, phase):
@@ -242,18 +262,18 @@ class VirtualScheduler(TestScheduler):
                 handle.begin()
         return True
 
-    def step(self, *, is_later: bool = False) -> None:
+    def step(self, cost: float = _SPIN) -> None:
         """Count what happens at one instant.
 
         Raises:
-            StandstillError: It was a million steps.
+            StandstillError: It is too much to be an accident.
         """
-        self._steps = 0 if is_later else self._steps + 1
+        self._steps += cost
         if self._steps > _AT_ONE_INSTANT:
             self._steps = 0
             raise StandstillError(
                 f"time stands still at {self.clock:g} s: what happens there sets more for the same "
-                "instant, a million times by now; interval(0), repeat() or a loop of sleep(0)?"
+                "instant, again and again; interval(0), repeat() or a loop of sleep(0)?"
             )
 
     def stop(self) -> None:

@@ -17,6 +17,24 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
+def apart() -> Generator[None]:
+    """As if no other loop ran here: what an async test checks or runs is no part of its loop."""
+    loop = asyncio._get_running_loop()  # noqa: SLF001 (asyncio exports it for makers of loops)
+    if loop is None:
+        yield
+        return
+    task = asyncio.current_task(loop)
+    if task is not None:
+        asyncio._leave_task(loop, task)  # noqa: SLF001 (likewise, for makers of tasks)
+    try:
+        with off_the_loop():
+            yield
+    finally:
+        if task is not None:
+            asyncio._enter_task(loop, task)  # noqa: SLF001
+
+
+@contextlib.contextmanager
 def off_the_loop() -> Generator[None]:
     """As on a thread of its own, where no loop runs."""
     loop = asyncio._get_running_loop()  # noqa: SLF001 (asyncio exports it for makers of loops)

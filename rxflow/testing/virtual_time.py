@@ -18,13 +18,13 @@ from reactivex.scheduler import TimeoutScheduler
 from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds, written
 from rxflow.testing.pending import Place
 from rxflow.testing.virtual_scheduler import SECOND, EndlessError, Phase, VirtualScheduler
+from rxflow.testing.virtual_surroundings import apart
 
 T = TypeVar("T")
 
 _DAY: Final = nanoseconds("24h", "a day")
-_STEPS: Final = 100_000  # of what goes on and on, before a check says so
+_STEPS: Final = 20_000  # of what goes on and on, before a check or a run without a limit says so
 _TIMERS: Final = 100  # one after the other, that are followed before a check says so
-_RUN_STEPS: Final = 50_000  # of a coroutine that was given no limit
 
 
 class VirtualTime:
@@ -90,12 +90,12 @@ class VirtualTime:
         Args:
             coroutine: It begins at zero, in the phase SUBSCRIBE.
             limit: When it must be over, in nanoseconds since zero. None: after a day, and if it
-                takes more than some ten thousand steps before.
+                takes more than twenty thousand steps before.
 
         Raises:
             AssertionError: It is not.
         """
-        steps = _RUN_STEPS if limit is None else None
+        steps = _STEPS if limit is None else None
         with self._running(), self.scheduler.patient(steps):
             try:
                 return self.scheduler.loop.run(_before(limit or _DAY, coroutine))
@@ -106,7 +106,8 @@ class VirtualTime:
     def _running(self) -> Generator[None]:
         self.is_running = True
         try:
-            yield
+            with apart():
+                yield
         finally:
             self.is_running = False
 
@@ -139,6 +140,7 @@ class VirtualTime:
                 f"{name}: subscribed to on another thread, in real time; use marbles.observe(...), "
                 "or subscribe with scheduler=marbles.scheduler"
             )
+        self.scheduler.refuse_real_time(name)
 
 
 def _shown(task: asyncio.Task[Any]) -> str:
