@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from rxflow._disk import awaited_on
 from rxflow._forked import tell_in_child
-from rxflow.log import announce, printable
+from rxflow.log import announce, escaped
 
 BLOCKED: Final = 5.0
 """Seconds of a blocked loop after which it is said, once for each connection."""
@@ -118,7 +118,7 @@ def _blocking(thread: int) -> str:
     if frame is None:
         return "a function"
     code = frame.f_code
-    return f"{code.co_qualname} ({printable(code.co_filename)}:{frame.f_lineno})"
+    return f"{code.co_qualname} ({escaped(code.co_filename)}:{frame.f_lineno})"
 
 
 def _is_of_the_user(frame: FrameType) -> bool:

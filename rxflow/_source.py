@@ -477,7 +477,7 @@ class Source:
             announce(text, is_program=self._is_program)
 
     def warn(self, text: str) -> None:
-        announce(text, is_program=self._is_program)
+        announce(text, is_program=self._is_program, depth=1)
 
     def admit(self, topic: bytes) -> str | None:
         try:

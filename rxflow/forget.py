@@ -138,7 +138,7 @@ class _Visit:
         self.failed(ConnectError(reason))
 
     def warn(self, text: str) -> None:
-        tell(text, is_program=True)
+        tell(text, is_program=True, depth=1)
 
     def raised(self, error: Exception) -> None:
         """Nothing is received that could raise."""

@@ -16,7 +16,7 @@ from loguru import logger
 
 from rxflow.errors import RxflowWarning
 
-__all__ = ["PerSecond", "announce", "log_to_terminal", "logger", "printable", "tell"]
+__all__ = ["PerSecond", "announce", "escaped", "log_to_terminal", "logger", "printable", "tell"]
 
 _SHOWN: Final = 200
 
@@ -24,22 +24,35 @@ _SHOWN: Final = 200
 def printable(text: object) -> str:
     """A text from outside, safe for one line of a log: escaped and cut to 200 characters."""
     shown = str(text)
-    cut = shown[:_SHOWN] + "…" * (len(shown) > _SHOWN)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return escaped(shown[:_SHOWN]) + "…" * (len(shown) > _SHOWN)
 
 
-def tell(text: str, *, is_program: bool) -> None:
-    """Say what the user must know: in the log of a program, else as a warning."""
+def escaped(text: object) -> str:
+    """The whole text on one line: an error, whose last words say what to do, or a path."""
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def tell(text: str, *, is_program: bool, depth: int = 0) -> None:
+    """Say what the user must know: in the log of a program, else as a warning.
+
+    Args:
+        text: One line.
+        is_program: Whether it goes to the log.
+        depth: Whose line it is: 0 of the caller, 1 of who called that, and so on.
+    """
     if is_program:
-        logger.opt(depth=1).warning("{}", text)
+        logger.opt(depth=depth + 1).warning("{}", text)
     else:
-        warnings.warn(text, RxflowWarning, stacklevel=3)
+        warnings.warn(text, RxflowWarning, stacklevel=depth + 3)
 
 
-def announce(text: str, *, is_program: bool) -> None:
+def announce(text: str, *, is_program: bool, depth: int = 0) -> None:
     """As `tell`, from a callback: a warning that was made an error must not end a connection."""
     with contextlib.suppress(RxflowWarning):
-        tell(text, is_program=is_program)
+        tell(text, is_program=is_program, depth=depth + 1)
 
 
 class PerSecond:

@@ -21,7 +21,7 @@ from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import RxflowError, SinkError
-from rxflow.log import PerSecond, announce, printable, tell
+from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.rejection import rejection
 from rxflow.sinks import item
@@ -179,7 +179,7 @@ class MqttSink(abc.ObserverBase[Any]):
         self.error = error
         self.on_completed()
         if not self.is_program:
-            shown = printable(repr(error))
+            shown = escaped(repr(error))
             tell(f"the pipeline into {self._place} failed: {shown}", is_program=False)
 
     def on_completed(self) -> None:
@@ -430,7 +430,7 @@ class MqttSink(abc.ObserverBase[Any]):
         self._publish_waiting()
 
     def warn(self, text: str) -> None:
-        announce(text, is_program=self.is_program)
+        announce(text, is_program=self.is_program, depth=1)
 
     def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
         """A sink subscribes to nothing."""

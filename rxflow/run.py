@@ -20,7 +20,7 @@ from rxflow._compose import check_range
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal
 from rxflow.errors import ConfigError, RxflowError, SinkError
-from rxflow.log import logger, printable
+from rxflow.log import escaped, logger
 from rxflow.operators.scope import Scope, left, subscribing, within
 from rxflow.report import Report
 
@@ -314,7 +314,7 @@ class _Run:
             with contextlib.suppress(AttributeError):  # of an error with slots
                 vars(error)["report"] = report
         if isinstance(error, Exception):
-            logger.error("failed {}: {}: {}", self._name, printable(error), report)
+            logger.error("failed {}: {}: {}", self._name, escaped(error), report)
         else:
             logger.info("finished {}: {}", self._name, report)
 

@@ -7,12 +7,14 @@ import sys
 import warnings
 
 import pytest
+import reactivex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow import log
-from rxflow.errors import RxflowWarning
-from rxflow.log import PerSecond, logger, printable, tell
+from rxflow import JsonSink, log, run, run_async
+from rxflow.errors import RxflowWarning, SinkError
+from rxflow.log import PerSecond, announce, escaped, logger, printable, tell
+from rxflow.testing.marbles import Marbles
 
 
 @pytest.fixture
@@ -70,6 +72,44 @@ def test_a_program_is_told_in_its_log(records):
         "WARNING",
         "test_a_program_is_told_in_its_log",
     )
+
+
+def test_what_a_callback_announces_is_logged_at_its_own_line(records):
+    announce("mind it", is_program=True)
+    (record,) = records
+    assert (record["name"], record["function"]) == (
+        __name__,
+        "test_what_a_callback_announces_is_logged_at_its_own_line",
+    )
+
+
+def test_what_is_announced_for_another_is_logged_at_that_ones_line(records):
+    def warn(text):
+        announce(text, is_program=True, depth=1)
+
+    warn("mind it")
+    assert (
+        records[0]["function"] == "test_what_is_announced_for_another_is_logged_at_that_ones_line"
+    )
+
+
+def test_what_a_callback_announces_to_no_program_is_warned_of_at_its_users_line():
+    def callback():
+        announce("mind it", is_program=False)
+
+    with pytest.warns(RxflowWarning, match="mind it") as caught:
+        callback()
+    assert caught[0].filename == __file__
+
+
+def test_a_warning_that_was_made_an_error_ends_no_callback():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        announce("mind it", is_program=False)
+
+
+def test_a_whole_text_is_escaped_and_not_cut():
+    assert escaped("x" * 500 + "\n") == "x" * 500 + "\\n"
 
 
 def test_a_library_warns_at_the_line_of_its_user(records):
@@ -183,3 +223,20 @@ except ValueError:
 def test_the_values_of_a_line_are_never_formats(records, clock):
     PerSecond("").add("topic {}", "{0.__class__} <b>")
     assert records[0]["message"] == "topic {0.__class__} <b>"
+
+
+def test_the_last_line_of_a_run_that_failed_ends_with_what_to_do(records, tmp_path):
+    path = tmp_path / ("long" * 30) / ("name" * 30)
+    with pytest.raises(SinkError):
+        run(reactivex.of({1}), JsonSink(path))
+    last = records[-1]
+    assert (last["level"].name, last["name"]) == ("ERROR", "rxflow.run")
+    assert str(path) in last["message"]
+    assert "Map it to what JSON holds, or set it aside with rejected=." in last["message"]
+
+
+def test_a_warning_names_the_module_that_warns(records):
+    with Marbles() as marbles:
+        marbles.run(run_async(marbles.hot("-a----|"), marbles.sink(disk="-=====")))
+    warned = [record for record in records if record["level"].name == "WARNING"]
+    assert [record["name"] for record in warned] == ["rxflow.sinks.observer"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rxflow.errors import SinkError
-from rxflow.log import printable
+from rxflow.log import escaped, printable
 from rxflow.sinks.inflight import Claim, Inflight, part
 from rxflow.sinks.layout import Layout
 from rxflow.sinks.place import Place, explained, explanation, flush, identity, write_all
@@ -42,7 +42,7 @@ class DurableFile:
         self.is_open = False
         self._layout = layout
         self._existing: Existing = existing
-        self._shown = printable(path)
+        self._shown = escaped(path)
         self._mode = mode
         self._place: Place | None = None
         self._fd = -1

@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from rxflow import codec
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
-from rxflow.log import printable
+from rxflow.log import escaped
 from rxflow.sinks.place import Place, explained, flush, write_all
 
 SUFFIX: Final = ".inflight"
@@ -133,7 +133,7 @@ class Inflight:
             lines = file.read().splitlines(keepends=True)
         if not lines or _record(lines[0]) != _HEADER:
             assert self._place is not None  # noqa: S101 (set by the caller)
-            shown = printable(self._place.path.with_name(self._place.path.name + SUFFIX))
+            shown = escaped(self._place.path.with_name(self._place.path.name + SUFFIX))
             raise SinkError(f"{shown} is no journal of rxflow's. Move it, and start again.")
         for line in lines[1:]:
             record = _record(line)
@@ -337,7 +337,7 @@ class Inflight:
         if self._place is None:
             raise SinkError("the journal of a closed file. Make a new sink to write more.")
         if not self._is_sound:
-            shown = printable(self._place.path)
+            shown = escaped(self._place.path)
             raise SinkError(f"{shown}{SUFFIX}: a write of it failed before. Start again.")
         return self._place
 

@@ -17,7 +17,7 @@ from rxflow import codec
 from rxflow._disk import HANGS, PATIENCE, lasting
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
-from rxflow.log import PerSecond, announce, printable, tell
+from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.rejection import rejection
 from rxflow.sinks import item
@@ -52,7 +52,7 @@ class FileSink(abc.ObserverBase[Any]):
         self.failure: SinkError | None = None
         self.error: Exception | None = None
         self._file = file
-        self._shown = printable(self.path)
+        self._shown = escaped(self.path)
         self._group = GroupCommit(self._commit, self._settled, self._lasts, self._shown)
         self._add_one = self._group.add_one
         self._is_ending = False
@@ -114,7 +114,7 @@ class FileSink(abc.ObserverBase[Any]):
             self._group.close()  # nobody closes what was never open
             raise
         if kept := self._file.kept:
-            text = f"{self._shown}: a crash had torn its last commit, kept in {printable(kept)}"
+            text = f"{self._shown}: a crash had torn its last commit, kept in {escaped(kept)}"
             tell(text, is_program=True)
 
     def on_next(self, value: Any) -> None:
@@ -284,7 +284,7 @@ class FileSink(abc.ObserverBase[Any]):
         if self.is_program:
             return
         if error is not self.failure:  # that one was raised or told
-            tell(f"{self._shown}: the stream failed: {printable(repr(error))}", is_program=False)
+            tell(f"{self._shown}: the stream failed: {escaped(repr(error))}", is_program=False)
         if not _is_on_a_loop():
             raise error
 

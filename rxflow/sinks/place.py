@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from rxflow.errors import SinkError
-from rxflow.log import printable
+from rxflow.log import escaped
 
 if sys.platform != "win32":
     import fcntl
@@ -43,7 +43,7 @@ def explanation(path: Path, doing: str, error: OSError) -> SinkError:
     """What the system says as an error that names the file and what to do."""
     advice = _ADVICE.get(error.errno or 0, _CHECK_DISK)
     said = error.strerror or error
-    return SinkError(f"{printable(path)}: cannot {doing}: {said}. {advice}")
+    return SinkError(f"{escaped(path)}: cannot {doing}: {said}. {advice}")
 
 
 @contextmanager
@@ -99,7 +99,7 @@ class Place:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 os.close(fd)
-                text = f"{printable(self.path)} is locked: another sink writes it. Close that one."
+                text = f"{escaped(self.path)} is locked: another sink writes it. Close that one."
                 raise SinkError(text) from error
             except BaseException:
                 os.close(fd)
@@ -262,7 +262,7 @@ def _check(path: Path, found: os.stat_result) -> None:
         kind = f"a file of {found.st_nlink} names (hard links)"
     else:
         return
-    raise SinkError(f"{printable(path)} is {kind}. Choose a path of its own for the sink.")
+    raise SinkError(f"{escaped(path)} is {kind}. Choose a path of its own for the sink.")
 
 
 def write_all(fd: int, content: bytes, at: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from rxflow import codec
 from rxflow.errors import SinkError
-from rxflow.log import printable
+from rxflow.log import escaped
 from rxflow.sinks.layout import ARRAY, LINES, Layout
 from rxflow.sinks.place import explained
 from rxflow.sinks.tear import Foreign, check_bad_line, examine, whole_row
@@ -38,7 +38,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Any]:
                 try:
                     _check_end(file, line, layout, is_first=is_first)
                 except Foreign as error:
-                    text = f"{printable(named)} can't be read behind byte {at}: {error}."
+                    text = f"{escaped(named)} can't be read behind byte {at}: {error}."
                     raise SinkError(text) from error
                 return
             at += len(line)
@@ -50,7 +50,7 @@ def _opened(path: Path) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise SinkError(f"{printable(path)} is not a file.")
+        raise SinkError(f"{escaped(path)} is not a file.")
     return fd
 
 
