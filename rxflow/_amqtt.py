@@ -21,6 +21,7 @@ from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
+from rxflow._forked import close_in_child
 from rxflow.log import logger
 
 _LISTENER: Final = "default"
@@ -79,6 +80,8 @@ async def serve(
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clients[writer] = reader
+        # asyncio shows its socket in a wrapper that can't be referred to weakly.
+        close_in_child(writer.get_extra_info("socket")._sock)  # noqa: SLF001
         try:
             await broker.external_connected(
                 StreamReaderAdapter(reader), StreamWriterAdapter(writer), _LISTENER

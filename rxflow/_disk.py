@@ -23,7 +23,7 @@ HANGS: Final = 300.0
 lasting: Final[dict[int, str]] = {}
 """The sinks, by the number that tokens know them by, whose commit was said to last; their files."""
 
-_waiting: Final[dict[int, str]] = {}
+_waiting: Final[dict[int, str]] = {}  # by thread
 
 
 @contextmanager

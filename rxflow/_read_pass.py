@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from rxflow._forked import tell_in_child
+
 Act = Callable[[], object]
 
 
@@ -25,8 +27,13 @@ class _UnderWay(threading.local):
 
     acts: deque[Act] | None = None
 
+    def forked(self) -> None:
+        """In a forked child nobody ends the pass that it was forked in."""
+        self.acts = None
+
 
 under_way: Final = _UnderWay()
+tell_in_child(under_way)
 
 
 def read_pass(decode: Act, loop: AbstractEventLoop) -> None:

@@ -9,6 +9,7 @@ from asyncio import AbstractEventLoop
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from rxflow._forked import close_in_child
 from rxflow._surroundings import surroundings_of
 from rxflow._websocket import WebSocket
 from rxflow._wire import Plain, Receiver, Stream, Wire
@@ -116,11 +117,13 @@ def open_wire(
     if not address.is_unix:
         _tune(sock, settings.keep_alive)
     stream: Stream = Plain(sock)
+    close_in_child(sock)
     if address.is_tls:
         context = settings.tls or ssl.create_default_context()
-        stream = context.wrap_socket(
+        stream = secured = context.wrap_socket(
             sock, server_hostname=address.host, do_handshake_on_connect=False
         )
+        close_in_child(secured)  # which has taken the descriptor over
     if address.is_websocket:
         stream = WebSocket(stream, address.host, address.port, address.path)
     return Wire(

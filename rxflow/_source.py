@@ -13,6 +13,7 @@ from typing import Final
 from reactivex import Observer, abc
 
 from rxflow._client import Client, Settings
+from rxflow._forked import tell_in_child
 from rxflow._standstill import Standstill
 from rxflow._subscribing import REFUSED, Ask, Subscribing, TooLargeError
 from rxflow._surroundings import surroundings_of
@@ -119,8 +120,15 @@ class Source:
         self._standstill = Standstill(self.ledger)
         emit = unwrapped(observer)  # a source stops by itself
         self._client = Client(settings, self, self.ledger, emit, loop)
+        tell_in_child(self)
 
     # -- life -----------------------------------------------------------------------------------
+
+    def forked(self) -> None:
+        """In a forked child this one has ended: its connection and its loop are the parent's."""
+        self.has_ended = True
+        self.closed = self._loop.create_future()
+        self.closed.set_result(None)
 
     def start(self, after: Source | None) -> None:
         """Connect, once an earlier subscription with the same client id is gone."""

@@ -20,6 +20,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self, final
 
+from rxflow._forked import close_in_child, tell_in_child
 from rxflow.errors import ConfigError, ConnectError
 
 _HOSTS: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
@@ -64,6 +65,11 @@ class Broker:
         self._wanted = _HOSTS[host], port
         self._serve = _import_serve()
         self._run: _Run | None = None
+        tell_in_child(self)
+
+    def forked(self) -> None:
+        """In a forked child it is stopped: the one that runs is the parent's."""
+        self._run = None
 
     @property
     def url(self) -> str:
@@ -146,6 +152,7 @@ class Broker:
             raise ConnectError(
                 f"the embedded broker can't listen on {host}:{port}: {error.strerror}"
             ) from error
+        close_in_child(listener)
         self._run = run = _Run(listener, self._serve, self._accounts)
         return run
 

@@ -16,6 +16,7 @@ from reactivex import abc
 from rxflow import codec
 from rxflow._client import Client
 from rxflow._compose import Connecting, VersionOrAuto, check_publishable, check_range
+from rxflow._forked import tell_in_child
 from rxflow._settings import Will
 from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
@@ -128,6 +129,20 @@ class MqttSink(abc.ObserverBase[Any]):
         self._has_room = threading.Event()
         self._has_room.set()
         self._has_closed = threading.Event()
+        tell_in_child(self)
+
+    def forked(self) -> None:
+        """In a forked child: a sink that was in use belongs to the parent, its loop and all."""
+        if self._loop is None:
+            return
+        self._has_room = threading.Event()
+        self._has_room.set()
+        self._has_closed = threading.Event()
+        self._has_closed.set()
+        self._loop = self._client = None
+        self._waiting, self._sent = deque(), {}
+        text = "is connected by the process that this one was forked from"
+        self.failure = SinkError(f"{self._place}: this sink {text}; make one of its own")
 
     # -- the observer ---------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from reactivex.internal import noop
 from reactivex.internal.constants import DELTA_ZERO
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
+from rxflow._forked import tell_in_child
 from rxflow._surroundings import running_loop
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal, Ledger
@@ -417,8 +418,13 @@ def _listed(members: dict[int, Any], member: object) -> abc.DisposableBase:
 class _Entered(threading.local):
     scope: Scope | None = None
 
+    def forked(self) -> None:
+        """In a forked child nothing subscribes meanwhile."""
+        self.scope = None
+
 
 _entered: Final = _Entered()
+tell_in_child(_entered)
 _running: Final[weakref.WeakSet[Scope]] = weakref.WeakSet()
 
 

@@ -26,6 +26,7 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple, Protocol
 
 from rxflow import codec
+from rxflow._forked import tell_in_child
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
 from rxflow.log import escaped
@@ -95,8 +96,13 @@ class Inflight:
         self._attached: list[tuple[str, _Session, Attached]] = []
         self._releases: deque[tuple[str, list[int]]] = deque()
         self._lock = threading.RLock()
+        tell_in_child(self)
         self._is_sound = True
         self._begun = (0, 0)  # what the latest `begin` wrote, from where to where
+
+    def forked(self) -> None:
+        """In a forked child another thread may have held the lock, which that one never frees."""
+        self._lock = threading.RLock()
 
     # -- opening and closing ----------------------------------------------------------------------
 
