@@ -120,6 +120,7 @@ class Client:
         self.admit = peer.admit
         self.keep_alive: float = settings.keep_alive
         self.limits = Answer(0, is_refusal=False)
+        self.trouble = ""  # why the last attempt or connection ended
         self._peer = peer
         self._loop = loop
         self._surroundings = surroundings_of(loop)
@@ -228,6 +229,7 @@ class Client:
         Raises:
             ConnectError: The time for it is over.
         """
+        self.trouble = reason
         if self._until is not None:
             left = self._until - self._loop.time()
             if left <= 0:

@@ -245,6 +245,13 @@ class Source:
             if not self.closed.done():
                 self.closed.set_result(None)
 
+    @property
+    def unreached(self) -> str | None:
+        """The broker, and why there is no connection, while there has been none and is wanted."""
+        if self.has_ended or self._connects:
+            return None
+        return f"{self.settings.address}: {self._client.trouble or 'no answer so far'}"
+
     async def wait_closed(self) -> None:
         await asyncio.wait([self.closed])
 
@@ -448,11 +455,10 @@ class Source:
         except Exception as error:  # noqa: BLE001 (the user's function)
             self.fail(error)
 
-    def _note_connection(self) -> None:
+    def _note_connection(self, *, is_lost: bool = False) -> None:
         """Write down that the session has a connection, or had one until now."""
         self._noted_at = self._loop.time()
-        with contextlib.suppress(SinkError):  # a gap is then told of less exactly, no more
-            self._session.seen(self._utc())
+        self._session.seen(self._utc(), is_lost=is_lost)
 
     def published(self, mid: int, error: str | None) -> None:
         raise NotImplementedError  # a source publishes nothing
@@ -464,7 +470,7 @@ class Source:
             self._lost_at = self._loop.time()
         if most := self._subscribing.lost():
             logger.info("no answer to SUBSCRIBE; from now on {} filters in one at most", most)
-        self._note_connection()
+        self._note_connection(is_lost=True)
 
     def failed(self, error: RxflowError) -> None:
         self.fail(error)

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from rxflow import address
+from rxflow._worker import Works
 from rxflow.errors import ConfigError, SinkError
+from rxflow.log import logger
 
 _GIVEN: Final = "given"
 
@@ -38,7 +40,10 @@ def _unsaved() -> None:
 class Session:
     """One client id at one broker, and what is known of its session there.
 
-    What a method changes is on the disk when it returns; each raises a `SinkError` if it can't be.
+    What a method changes is written down soon, in the background.
+
+    `subscribed` is in the file only while there is a connection, and after one that was ended
+    properly: whoever continues a session that was lost from sight trusts no SUBACK of it.
 
     Attributes:
         client_id: Names the session.
@@ -48,6 +53,7 @@ class Session:
         asked: Those that were asked for, and perhaps have no SUBACK.
         last_connected: When it is last known to have had a connection; None: never, or not known.
         is_new: True if no earlier run has written it down.
+        is_sure: True while the broker is known to have what is `subscribed`.
     """
 
     client_id: str
@@ -57,6 +63,7 @@ class Session:
     asked: dict[str, int] = field(default_factory=dict[str, int])
     last_connected: datetime | None = None
     is_new: bool = False
+    is_sure: bool = False
     save: Callable[[], None] = field(default=_unsaved, repr=False, compare=False)
 
     @property
@@ -72,6 +79,7 @@ class Session:
     def connected(self, at: datetime, asks: Mapping[str, int], *, session_present: bool) -> None:
         """It has a connection, and a SUBSCRIBE with these filters is about to be sent on it."""
         self.last_connected = at
+        self.is_sure = True
         if not session_present:
             self.subscribed.clear()
             self.asked.clear()
@@ -80,9 +88,10 @@ class Session:
         )
         self.save()
 
-    def seen(self, at: datetime) -> None:
-        """It still has a connection, or had one until now."""
+    def seen(self, at: datetime, *, is_lost: bool = False) -> None:
+        """It has a connection, or had one until now; `is_lost`: and lost it."""
         self.last_connected = at
+        self.is_sure = not is_lost
         self.save()
 
     def stands(self, filters: Mapping[str, int]) -> None:
@@ -116,10 +125,15 @@ class ClientIds:
 
     Args:
         path: The file; made when the first session is.
+        worker: Makes the thread that writes it while connections stand; None: who changes it does.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, worker: Callable[[], Works] | None = None) -> None:
         self.path = path
+        self._worker = worker
+        self._works: Works | None = None
+        self._latest = ""  # what the file shall hold
+        self._is_writing = False
         self._sessions: list[Session] | None = None
         self._wishes: dict[object, _Wish] = {}
         self._claimed: dict[object, Session] = {}
@@ -186,8 +200,12 @@ class ClientIds:
             broker = str(wish.broker.anonymous)
             if owner not in self._claimed:
                 self._claimed[owner] = self._made(broker, wish.client_id)
-            elif self._claimed[owner].broker != broker:
+            else:
                 self._claimed[owner].broker = broker
+            session = self._claimed[owner]
+            session.asked.update(
+                {n: q for n, q in wish.filters.items() if session.subscribed.get(n) != q}
+            )
         if open_:
             self._write()
 
@@ -197,7 +215,7 @@ class ClientIds:
             broker,
             is_given=client_id is not None,
             is_new=True,
-            save=self._write,
+            save=self._save,
         )
         self._all().append(session)
         return session
@@ -247,18 +265,50 @@ class ClientIds:
         try:
             found = json.loads(text)
             if isinstance(found, dict) and isinstance(found.get("sessions"), list):
-                return [_session(each, self._write) for each in found["sessions"]]
-            return [_taken_over(key, value, self._write) for key, value in found.items()]
+                return [_session(each, self._save) for each in found["sessions"]]
+            return [_taken_over(key, value, self._save) for key, value in found.items()]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             text = f"{self.path}: not a file of client ids; move it away"
             raise SinkError(text) from error
 
+    def _save(self) -> None:
+        """Write soon, on another thread: the one that messages come on waits for no disk."""
+        self._latest = self._text()
+        if self._is_writing:
+            return
+        if self._works is None and self._worker:
+            self._works = self._worker()
+        self._is_writing = True
+        if self._works:
+            self._works.submit(self._write_latest)
+        else:
+            self._write_latest()
+
+    def _write_latest(self) -> None:
+        self._is_writing = False
+        try:
+            self._store(self._latest)
+        except SinkError as error:  # the next process asks for more than it must, no more
+            logger.warning("{}", error)
+
+    def close(self, seconds: float) -> None:
+        """Wait so long for what is being written."""
+        works, self._works = self._works, None
+        if works:
+            works.end(seconds)
+
     def _write(self) -> None:
-        content = {"sessions": [_row(session) for session in self._all()]}
+        self._store(self._text())
+
+    def _text(self) -> str:
+        rows = [_row(session) for session in self._all()]
+        return json.dumps({"sessions": rows}, indent=2, ensure_ascii=False)
+
+    def _store(self, text: str) -> None:
         fresh = self.path.with_name(f"{self.path.name}.new")
         try:
             with fresh.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, ensure_ascii=False)
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self.path)
@@ -284,8 +334,8 @@ def _row(session: Session) -> dict[str, Any]:
         "client_id": session.client_id,
         "broker": session.broker,
         _GIVEN: session.is_given,
-        "subscribed": session.subscribed,
-        "asked": session.asked,
+        "subscribed": session.subscribed if session.is_sure else {},
+        "asked": session.asked if session.is_sure else {**session.subscribed, **session.asked},
         "last_connected": last.isoformat(timespec="seconds") if last else None,
     }
 

@@ -17,9 +17,10 @@ from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow._compose import check_range
+from rxflow._surroundings import surroundings_of
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal
-from rxflow.errors import ConfigError, RxflowError, SinkError
+from rxflow.errors import ConfigError, ConnectError, RxflowError, SinkError
 from rxflow.log import escaped, logger
 from rxflow.operators.scope import Scope, left, subscribing, within
 from rxflow.report import Report
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 _ABORTED_BY_SIGTERM: Final = 128 + signal.SIGTERM
 _ABORT_SECONDS: Final = 0.5  # for the sinks, and again for the sources
+_IDS_SECONDS: Final = 5.0  # for the file of client ids
 _CLOSE_SECONDS: Final = 30.0  # likewise, of a run that was told to end
 
 
@@ -57,6 +59,7 @@ def run(
     name: str = ...,
     seconds: float | None = ...,
     drain_timeout: float = ...,
+    needs_connection: bool = ...,
     log: bool = ...,
 ) -> Report: ...
 @overload
@@ -65,6 +68,7 @@ def run(
     name: str = ...,
     seconds: float | None = ...,
     drain_timeout: float = ...,
+    needs_connection: bool = ...,
     log: bool = ...,
 ) -> Report: ...
 def run(
@@ -72,6 +76,7 @@ def run(
     name: str = "pipeline",
     seconds: float | None = None,
     drain_timeout: float = 5.0,
+    needs_connection: bool = True,
     log: bool = True,
 ) -> Report:
     """Run a pipeline until it ends, on this thread.
@@ -87,6 +92,8 @@ def run(
         name: Says in the log which pipeline this is.
         seconds: The longest it may run; > 0. None: until it ends or a signal comes.
         drain_timeout: Seconds to end in; >= 0.
+        needs_connection: Whether a source that never had a connection within `seconds` is a
+            `ConnectError`; False: the report says that nothing was received, and no more.
         log: Enable rxflow's log. False leaves it as it is.
 
     Returns:
@@ -104,7 +111,9 @@ def run(
         pass
     else:
         raise ConfigError("run: an asyncio loop runs here; use `await run_async(...)`")
-    one = _Run(pipelines, name, seconds, drain_timeout, is_program=log)
+    one = _Run(
+        pipelines, name, seconds, drain_timeout, needs_connection=needs_connection, is_program=log
+    )
     return asyncio.run(one.to_the_end(_signals))
 
 
@@ -117,6 +126,7 @@ def run_async(
     name: str = ...,
     seconds: float | None = ...,
     drain_timeout: float = ...,
+    needs_connection: bool = ...,
     log: bool = ...,
 ) -> Coroutine[Any, Any, Report]: ...
 @overload
@@ -125,6 +135,7 @@ def run_async(
     name: str = ...,
     seconds: float | None = ...,
     drain_timeout: float = ...,
+    needs_connection: bool = ...,
     log: bool = ...,
 ) -> Coroutine[Any, Any, Report]: ...
 def run_async(
@@ -132,6 +143,7 @@ def run_async(
     name: str = "pipeline",
     seconds: float | None = None,
     drain_timeout: float = 5.0,
+    needs_connection: bool = True,
     log: bool = True,
 ) -> Coroutine[Any, Any, Report]:
     """The same as `run`, inside a running asyncio program: `await` it, or make it a task.
@@ -139,7 +151,10 @@ def run_async(
     No signal handlers are installed. Cancelling it completes the sources, drains once, and raises
     `CancelledError`; cancelling it again while it drains disposes at once.
     """
-    return _Run(pipelines, name, seconds, drain_timeout, is_program=log).to_the_end(_no_signals)
+    one = _Run(
+        pipelines, name, seconds, drain_timeout, needs_connection=needs_connection, is_program=log
+    )
+    return one.to_the_end(_no_signals)
 
 
 class _Scheduler(AsyncIOScheduler):
@@ -234,15 +249,18 @@ class _Pipeline:
 class _Run:
     """One run of some pipelines."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is one fact)
         self,
         pipelines: tuple[Any, ...],
         name: str,
         seconds: float | None,
         drain_timeout: float,
         *,
+        needs_connection: bool,
         is_program: bool,
     ) -> None:
+        self._needs_connection = needs_connection
+        self._unreached: list[str] = []
         self._pipelines = [
             _Pipeline(*pair, self._one_ended, self._abandon) for pair in _pairs(pipelines)
         ]
@@ -302,11 +320,17 @@ class _Run:
                 try:
                     await self._finish()
                 finally:
+                    self._miss_connections()
                     report = self._report(loop.time() - began)
                     self._tell(report, interruption or self._error)
         if self._error is not None:
             raise self._error
         return report
+
+    def _miss_connections(self) -> None:
+        if self._unreached and self._needs_connection and self._error is None:
+            brokers = "; nor to ".join(self._unreached)
+            self._error = ConnectError(f"in {self._seconds:g} s no connection to {brokers}")
 
     def _tell(self, report: Report, error: BaseException | None) -> None:
         """The last line; what is raised carries the report, as its attribute `report`."""
@@ -326,7 +350,10 @@ class _Run:
         sinks: list[Any] = [p.sink for p in self._pipelines if isinstance(p.sink, ServiceSink)]
         path = next((Path(sink.path) for sink in sinks if hasattr(sink, "path")), None)
         if path is not None:
-            self._scope.client_ids = ClientIds(path.with_name(f"{path.name}.client"))
+            self._scope.client_ids = ClientIds(
+                path.with_name(f"{path.name}.client"),
+                lambda: surroundings_of(loop).worker("rxflow client ids"),
+            )
         self._scope.journal = next(
             (p.sink for p in self._pipelines if isinstance(p.sink, Journal)), None
         )
@@ -378,6 +405,7 @@ class _Run:
                 await _first(self._has_ended.wait(), self._stop.wait())
         except TimeoutError:
             self._why_stopped = "limit reached"
+            self._unreached = [text for s in self._scope.sources if (text := s.unreached)]
         if self._has_ended.is_set():
             return
         logger.info("{}: {}; draining", self._name, self._why_stopped)
@@ -431,6 +459,8 @@ class _Run:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
                     await self._sources_closed()
+            if self._scope.client_ids:
+                self._scope.client_ids.close(_IDS_SECONDS)
             left(self._scope)
 
     @property

@@ -106,14 +106,23 @@ class ScriptedBroker:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(10)
         self._error: BaseException | None = None
+        self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name="scripted broker", daemon=True)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"mqtt://127.0.0.1:{self.port}?version=3.1.1"
+
+    def leave(self) -> None:
+        """Run no script that has not begun."""
+        self._is_leaving = True
+        socket.create_connection(("127.0.0.1", self.port)).close()
 
     def _run(self) -> None:
         try:
             for script in self._scripts:
                 connection, _ = self._listener.accept()
+                if self._is_leaving:
+                    connection.close()
+                    return
                 with connection:
                     script(Conversation(connection))
         except BaseException as error:  # noqa: BLE001 (raised in the test's own thread)

@@ -1,6 +1,7 @@
 """The sessions that a run keeps beside its output."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +13,7 @@ from rxflow import JsonSink, SinkError, from_mqtt, run
 from rxflow import operators as ops
 from rxflow.address import parse
 from rxflow.client_ids import ClientIds
+from rxflow.log import logger
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
@@ -132,8 +134,36 @@ def test_filters_and_the_last_connection_are_written_down(tmp_path):
     ]
     assert ClientIds(path).last_connected(session.client_id, parse("mqtt://h")) == NOON
     session.dropped(["a", "b"])
-    (again,) = claimed(path, "a")
-    assert (again.filters, again.last_connected) == ([], NOON)
+    assert (session.filters, session.last_connected) == ([], NOON)
+
+
+def test_a_session_that_was_lost_from_sight_is_trusted_in_nothing(tmp_path):
+    path = tmp_path / "a.client"
+    (session,) = claimed(path, "a")
+    session.connected(NOON, {"a": 1}, session_present=False)
+    session.stands({"a": 1})
+    session.seen(NOON)
+    assert [kept(path)[0][key] for key in ("subscribed", "asked")] == [{"a": 1}, {}]
+    session.seen(NOON, is_lost=True)
+    assert [kept(path)[0][key] for key in ("subscribed", "asked")] == [{}, {"a": 1}]
+    session.connected(NOON, {}, session_present=True)
+    assert kept(path)[0]["subscribed"] == {"a": 1}
+    claimed(path, "a")  # by another process, which may die before CONNACK
+    assert [kept(path)[0][key] for key in ("subscribed", "asked")] == [{}, {"a": 1}]
+
+
+def test_a_file_that_can_not_be_written_any_more_is_a_warning(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (session,) = claimed(folder / "a.client", "a")
+    shutil.rmtree(folder)
+    lines = []
+    number = logger.add(lines.append, format="{message}")
+    logger.enable("rxflow")
+    session.seen(NOON)
+    logger.disable("rxflow")
+    logger.remove(number)
+    assert "can't keep the client ids" in lines[0]
 
 
 def test_a_session_that_the_broker_forgot_has_no_filters(tmp_path):
@@ -153,7 +183,7 @@ def test_a_file_of_the_first_form_is_taken_over(tmp_path):
     path.write_text(json.dumps(old))
     a, b = claimed(path, "c/# x", "b", url="mqtt://localhost")
     assert (a.client_id, b.client_id) == ("rxflow-a", "rxflow-b")
-    assert (a.asked, a.subscribed) == ({"a": 1, "c/#": 0}, {})
+    assert (set(a.filters), a.subscribed) == ({"a", "c/#", "x"}, {})
     assert claimed(path, "a", url="ws://h")[0].client_id == "rxflow-w"
 
 

@@ -87,7 +87,26 @@ def test_two_sources_of_one_url_and_filters_in_one_run_have_a_session_each(tmp_p
 
 def test_a_broker_that_is_away_is_a_warning_where_there_is_no_log():
     with pytest.warns(RxflowWarning, match="no connection to"):
-        quiet(from_mqtt("mqtt://127.0.0.1:1", "a"), reactivex.Observer(), seconds=0.5)
+        quiet(
+            from_mqtt("mqtt://127.0.0.1:1", "a"),
+            reactivex.Observer(),
+            seconds=0.5,
+            needs_connection=False,
+        )
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_broker_that_was_never_reached_is_an_error_at_the_end_of_time(tmp_path, log):
+    source = from_mqtt("mqtt://127.0.0.1:1", "a")
+    with pytest.raises(ConnectError, match=r"in 0.3 s no connection to mqtt://127.0.0.1:1: .*ref"):
+        run(source, JsonSink(tmp_path / "a.json"), seconds=0.3, log=log)
+
+
+def test_a_source_that_an_operator_gave_up_on_is_not_missed(tmp_path):
+    source = from_mqtt("mqtt://127.0.0.1:1", "a")
+    instead = source.pipe(ops.timeout(0.2, reactivex.never()))
+    report = run(instead, JsonSink(tmp_path / "a.json"), seconds=0.5, log=False)
+    assert report.received == 0
 
 
 @pytest.mark.parametrize(

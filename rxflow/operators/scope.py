@@ -75,6 +75,11 @@ class Connection(Protocol):
 
     ledger: Ledger
 
+    @property
+    def unreached(self) -> str | None:
+        """The broker, and why there is no connection, while there has been none and is wanted."""
+        ...
+
     async def wait_closed(self) -> None:
         """Return when nothing more is received, acknowledged or sent."""
         ...
