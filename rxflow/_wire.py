@@ -19,6 +19,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+from rxflow._packets import PROTOCOL_ERROR, MalformedPacketError, check_packet
 from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
 from rxflow.properties import NONE, Properties, check
@@ -41,10 +42,6 @@ _PUBACK: Final = 0x40
 _PUBREL: Final = 0x60
 _PUBCOMP: Final = 0x70
 _PINGRESP: Final = 0xD0
-
-
-class MalformedPacketError(ValueError):
-    """The broker sent what the standard forbids; the connection can't go on."""
 
 
 class Stream(Protocol):
@@ -220,7 +217,7 @@ class Wire:
             self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
             self._at = 0
             if self.awaits_connack and self._data[0] & 0xF0 != CONNACK:  # [MQTT-3.2.0-1]
-                raise MalformedPacketError("a packet before CONNACK")
+                raise MalformedPacketError("a packet before CONNACK", PROTOCOL_ERROR)
             self.decode()
 
     def _chunks(self) -> list[bytes]:
@@ -286,6 +283,8 @@ class Wire:
                         continue
                     known, qos = first, first >> 1 & 3
                     retain, duplicate = first & 1 == 1, first & 8 == 8  # noqa: PLR2004 (the DUP bit)
+                    if duplicate and not qos:  # [MQTT-3.3.1-2]
+                        raise MalformedPacketError("a PUBLISH of QoS 0 with DUP")
                 rest = start + 2 + (data[start] << 8 | data[start + 1]) if length > 1 else stop + 1
                 packet_id, after = 0, rest
                 if qos:
@@ -364,6 +363,8 @@ class Wire:
         after = at + size + length
         if not size or after > stop:
             raise MalformedPacketError("properties longer than their PUBLISH")
+        if size > 1 and length < 1 << 7 * (size - 1):  # [MQTT-1.5.5-1]
+            raise MalformedPacketError("a length of properties in more bytes than it needs")
         raw = data[at + size : after]
         if raw != self._sound:  # a device that says who it is says the same each time
             try:
@@ -384,19 +385,24 @@ class Wire:
 
     def _other(self, first: int, data: bytes, at: int, stop: int) -> None:
         kind = first & 0xF0
+        start = at + 2
+        while data[start - 1] > 127:  # noqa: PLR2004 (the continuation bit)
+            start += 1
+        check_packet(first, data[start:stop], version5=self._version5)
         if kind == _PUBREL:
-            if stop - at < 4:  # noqa: PLR2004 (two bytes and the packet id)
-                raise MalformedPacketError("a PUBREL without packet id")
-            packet_id = data[at + 2] << 8 | data[at + 3]
+            packet_id = data[start] << 8 | data[start + 1]
             if self._receiver.ledger.release(packet_id):
                 self.complete([packet_id])
         elif kind == _PINGRESP:
             self.heard -= stop - at  # `last_read` says it all
         else:
-            if kind == CONNACK and stop - at > 3:  # noqa: PLR2004
-                self.connack_code = data[at + 3]
+            if kind == CONNACK:
+                if self.connack_code >= 0:  # [MQTT-3.2.0-2]
+                    raise MalformedPacketError("a second CONNACK", PROTOCOL_ERROR)
+                self.connack_code = data[start + 1]
                 self.awaits_connack = False
-            self._passed += data[at:stop]
+            # paho refuses U+FEFF in a text, which MQTT does not [MQTT-1.5.4-3].
+            self._passed += data[at:stop].replace(b"\xef\xbb\xbf", b"\xef\xbf\xbd")
             self._receiver.passed(first)
 
     def acknowledge(self, ready: list[int]) -> None:

@@ -106,6 +106,8 @@ def _parse(raw: bytes) -> Properties:  # noqa: C901 (one case for each property)
             case 0x08:
                 key = "response_topic"
                 read, at = _text(raw, at)
+                if "+" in read or "#" in read:  # [MQTT-3.3.2-14]
+                    raise ValueError("a response topic with a wildcard")
             case 0x09:
                 key = "correlation_data"
                 read, at = _binary(raw, at)

@@ -85,6 +85,8 @@ def test_long_bytes_are_not_remembered():
         (b"\x0b\x80\x80\x80\x80\x01", "more than four"),
         (b"\x03\x00\x01\xff", "decode"),
         (b"\x03\x00\x01\x00", r"U\+0000"),
+        (b"\x08\x00\x01+", "wildcard"),
+        (b"\x08\x00\x03a/#", "wildcard"),
         (b"\x01\x00\x01\x00", "0x01 twice"),
         (b"\x03\x00\x00\x03\x00\x00", "0x03 twice"),
         (b"\x23\x00\x01", "0x23 is not allowed"),
