@@ -476,6 +476,13 @@ class Peer(Conversation):
                     self._connection.shutdown(socket.SHUT_WR)
         return packets
 
+    def expect_answer(self) -> Answer:
+        """The next packet, which must be an answer; a SUBSCRIBE before it is granted."""
+        while isinstance(each := self.take(), Subscribe):
+            self.grant(each)
+        assert isinstance(each, Answer), f"expected an answer, got {each}"
+        return each
+
     def end(self) -> list[Any]:
         """Send what ends a source of `clients.received`; all packets until the client closes."""
         self.publish("end", b"end", 0)
@@ -495,11 +502,15 @@ class Peer(Conversation):
 
     def suback(self, *codes: int) -> Subscribe:
         """Take SUBSCRIBE, grant what it asks for, or answer with these codes."""
-        asked = self.expect(Subscribe)
+        asked: Subscribe = self.expect(Subscribe)
+        self.grant(asked, *codes)
+        return asked
+
+    def grant(self, asked: Subscribe, *codes: int) -> None:
+        """Answer SUBSCRIBE with what it asks for, or with these codes."""
         granted = bytes(codes or [options & 3 for _, options in asked.filters])
         self.send(self.of(SUBACK, asked.packet_id, granted))
         self.session.requests.discard(asked.packet_id)
-        return asked
 
     def of(self, kind: int, packet_id: int, rest: bytes = b"") -> bytes:
         """The bytes of SUBACK or UNSUBACK, without properties."""
