@@ -21,6 +21,7 @@ from strict import (
     Disconnect,
     StrictBroker,
     Subscribe,
+    Unsubscribe,
     packet,
     properties,
 )
@@ -138,6 +139,35 @@ def test_messages_may_come_before_the_answer_to_subscribe(version):
 
     with StrictBroker(version, script) as broker:
         assert [message.payload for message in received(broker)] == [b"x"]
+
+
+def test_what_is_no_longer_asked_for_is_unsubscribed_as_it_was_asked_for(tmp_path, version):
+    """The second run continues the session that the output keeps, with other filters."""
+    left: list[object] = []
+
+    def first(peer):
+        peer.connack()
+        peer.suback()
+        peer.end()
+
+    def second(peer):
+        peer.connack(session_present=True)
+        while not any(isinstance(each, Unsubscribe) for each in left):
+            left.append(each := peer.take())
+            if isinstance(each, Subscribe):
+                peer.grant(each)
+        gone = left[-1]
+        peer.send(peer.of(UNSUBACK, gone.packet_id, b"\0" * len(gone.filters) * (version == 5)))
+        peer.session.requests.discard(gone.packet_id)
+        peer.end()
+
+    with StrictBroker(version, first, second) as broker:
+        for filters in (("a/+", ODD_TEXT, "end"), ("end",)):
+            source = from_mqtt(broker.url, *filters)
+            ended = source.pipe(ops.take_while(lambda message: message.payload != b"end"))
+            running(broker, ended, JsonLinesSink(tmp_path / "a.jsonl"))
+    (gone,) = [each for each in left if isinstance(each, Unsubscribe)]
+    assert sorted(gone.filters) == sorted(["a/+", ODD_TEXT])
 
 
 # -- acknowledging ---------------------------------------------------------------------------------
