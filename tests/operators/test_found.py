@@ -217,12 +217,20 @@ def test_an_error_in_the_flush_that_is_tried_again_does_not_use_up_the_drain(mar
 
 
 @falls_short
-def test_a_window_that_would_yet_open_does_not_use_up_the_drain(marbles):
+def test_what_never_emits_the_last_ones_does_not_use_up_the_drain(marbles):
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
-    inner = ops.window_toggle(timer(1.1, 3.1), lambda _: timer(0.3)), ops.flat_map(lambda w: w)
-    flow = read(broker).pipe(ops.flat_map(lambda m: one(m).pipe(*inner)))
-    report = marbles.run(run_async(flow, sink, seconds=6.2, log=False))
-    assert report.seconds < 7
+    flow = read(broker).pipe(ops.merge(never()), ops.skip_last(2))
+    report = marbles.run(run_async(flow, sink, seconds=4, log=False))
+    assert (sink.stored, keys(broker), report.left) == ([], [], 1)
+    assert report.seconds < 5
+
+
+@falls_short
+def test_what_comes_after_a_first_behind_subscribe_on_is_left_to_the_broker(marbles):
+    broker, sink = marbles.mqtt("t q1 : -(ab)-"), marbles.sink()
+    flow = read(broker).pipe(ops.subscribe_on(marbles.scheduler), ops.first())
+    marbles.run(run_async(flow, sink, seconds=4, log=False))
+    assert (sink.stored, keys(broker)) == (["a"], ["a"])
 
 
 @pytest.mark.parametrize("qos", [1, pytest.param(2, marks=falls_short)])

@@ -99,6 +99,7 @@ class Generator:
         self._keys = count()
         self._others = 0
         self.has_other = False
+        self.is_in_message = False  # what is drawn is the stream of one message
         self.is_hot = False  # what is drawn comes behind something that is shared
 
     # -- small things
@@ -213,6 +214,8 @@ class Generator:
 
     def simple(self, kind: str, make: Callable[[Generator], str]) -> Sequence[Step]:
         text = make(self)
+        while self.is_in_message and any(word in text for word in ENDLESS):
+            text = self.random.choice(SIMPLE[kind])(self)
         is_plain = text.endswith("!")
         text = text.rstrip("!")
         key = "" if kind in "KAE" else self.key(kind.lower())
@@ -222,8 +225,12 @@ class Generator:
 
     def nested(self, depth: int) -> Sequence[Step]:
         draw = self.random
-        inner = self.steps(draw.choice([0, 1, 1, 2]), depth + 1)
         kind, text = draw.choice(NESTED)(self)
+        while self.is_in_message and "window_toggle(" in text:
+            kind, text = draw.choice(NESTED)(self)
+        before, self.is_in_message = self.is_in_message, self.is_in_message or "(m).pipe" in text
+        inner = self.steps(draw.choice([0, 1, 1, 2]), depth + 1)
+        self.is_in_message = before
         step = Step(kind, text, parts=(inner,), key=self.key("n") if kind != "K" else "")
         return (step,)
 
@@ -262,6 +269,9 @@ LATE: tuple[Make, ...] = (
     lambda g: f"ops.delay_subscription({g.time(0.01, 0.2):g}{', marbles.scheduler' * g.few(0, 1)})",
 )
 """What subscribes later: of a group or a window, which don't wait, it misses the first items."""
+
+ENDLESS = ("merge(never", "skip_until(", "_toggle(", "zip_latest(", "join(", "combine_latest(")
+"""What does not end with its source: a message whose stream has it is held for ever."""
 
 SHARING = ("share", "publish", "replay", "multicast")
 SHARES = (
@@ -712,6 +722,8 @@ def _through(step: Step, *, is_nested: bool, is_loose: bool) -> Iterator[Way]:
     for index, part in enumerate(step.parts):
         head = own
         if step.of_parts:
-            head = (Passage("D", step.key, step.of_parts[index], is_nested),)
+            # What a stream emits at once only the first part gets: it counts for itself.
+            kind = "L" if "indexed" in step.text else "D"
+            head = (Passage(kind, step.key, step.of_parts[index], is_nested),)
         for tail in _ways(part, is_nested=True):
             yield (*head, *tail)
