@@ -2,11 +2,10 @@
 
 What is judged, of every message that came through `read`:
 
-1.  Acknowledged is stored, by every way to every sink, or let go by the user's choice. What the
-    user chose is not asked of rxflow: the items that came to an operator that may drop are played
-    again, at the same times, to the one of reactivex, which then ends as it did; what that one
-    would have emitted was not dropped by choice, and must have come on. So what an operator held
-    when it was cut off is not let go.
+1.  Acknowledged is stored, by every way to every sink, or set aside, or let go by the user. What the user chose is not asked of rxflow: the items that came to an operator that may drop are
+    played again, at the same times, to the one of reactivex, which then ends as it did; what that
+    one would have emitted was not dropped by choice, and must have come on. So what an operator
+    held when it was cut off is not let go.
 2.  At an end that is none in anger (a limit, a signal, a cancelled task, `take_until`, the end of
     the source) everything received is stored or let go by choice, what reduces has told its result,
     what is stored is acknowledged, and `left` counts what is not acknowledged.
@@ -20,6 +19,7 @@ other branch goes on, and has it; the messages of a second source that only trig
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -59,6 +59,7 @@ class Outcome:
     report: Report | None = None
     acknowledged: set[str] = field(default_factory=set)
     rows: list[list[Any]] = field(default_factory=list)
+    aside: list[Any] = field(default_factory=list)
     ended_at: float = 0.0
     seen: Seen = field(default_factory=Seen)
 
@@ -105,6 +106,13 @@ def _run(case: Case, marbles: Marbles, outcome: Outcome) -> None:
         outcome.acknowledged = {each.key for each in found["b"].acknowledgements}
         sinks = [found[f"s{number}"] for number, _ in enumerate(case.disks, 1)]
         outcome.rows = [sink.stored for sink in sinks]
+        if "aside" in found:
+            outcome.aside = [_parsed(row["payload"]) for row in found["aside"].stored]
+
+
+def _parsed(payload: str) -> Any:
+    """What a rejected message's payload was: text as it is, everything else as JSON."""
+    return json.loads(payload) if payload[:1] in "[{" else payload
 
 
 _NAMES = vars(words)
@@ -128,6 +136,7 @@ class _Judge:
         self.text = program(case)
         self.found: list[Fault] = []
         self.stored = [set(words.tokens(rows)) for rows in outcome.rows]
+        self.aside = {token for row in outcome.aside for token in words.tokens(row)}
         self.passed: dict[tuple[int, str], set[Token]] = {}
         self.ways = [
             (sink, topic, way)

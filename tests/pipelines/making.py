@@ -10,6 +10,7 @@ Of each operator one thing is known that is not taken from rxflow: what it may d
     R  makes one of many: what comes in is let go, and what comes out is new
     C  may drop it, and may end the stream (`take`, `first`)
     U  ends the stream at a time, with all that came before (`take_until`)
+    S  keeps it, or sets it aside
     E  fails, or begins again (`retry`, `catch`)
 """
 
@@ -194,7 +195,7 @@ class Generator:
 
     def step(self, depth: int) -> Sequence[Step]:
         draw = self.random
-        kinds = "KKKKKKKKKKDDDDRCUE" if depth == 0 else "KKKKKKDDRC"
+        kinds = "KKKKKKKKKKKKDDDDDRCUES" if depth == 0 else "KKKKKKDDRCS"
         kind = draw.choice(kinds)
         roll = draw.random()
         if kind == "K" and depth < 2 and roll < 0.3:
@@ -208,7 +209,9 @@ class Generator:
         if kind == "D" and roll < 0.15:
             kind = "L"
         make = draw.choice(SIMPLE[kind])
-        if make in LATE and (depth or self.is_hot):
+        while make in LATE and self.is_hot:
+            make = draw.choice(SIMPLE[kind])
+        if make in LATE and depth:
             kind = "H"
         return self.simple(kind, make)
 
@@ -367,6 +370,7 @@ SIMPLE: dict[str, tuple[Make, ...]] = {
             f"ops.map(lambda m: later(m, {g.time(0.01, 0.1):g})), ops.merge(max_concurrent=2)"
         ),
     ),
+    "S": (lambda g: "ops.map(refuses, rejected=aside)",),
     "D": (
         lambda g: f"ops.filter(lambda m: ident(m) % {g.few(2, 5)})",
         lambda g: "ops.filter_indexed(lambda m, i: i % 3 < 2)",
@@ -587,6 +591,8 @@ def program(case: Case, *, is_watched: bool = False) -> str:
     lines += [
         f"{sink} = marbles.sink({disk!r})" for sink, disk in zip(sinks, case.disks, strict=True)
     ]
+    if "rejected=aside" in _all_text(case):
+        lines.append("aside = marbles.sink()")
     trunk = flow(case.trunk, is_watched=is_watched)
     if case.share:
         lines.append(f"shared = {trunk[:-1]}{', ' if case.trunk.steps else ''}{case.share})")
@@ -604,6 +610,11 @@ def program(case: Case, *, is_watched: bool = False) -> str:
     }[case.end]
     lines.append(f"report = marbles.run({ending})")
     return "\n".join(lines)
+
+
+def _all_text(case: Case) -> str:
+    limbs = [step for limb in case.limbs for step in limb]
+    return written([*case.trunk.steps, *limbs], is_watched=False) + case.share
 
 
 def shown(case: Case, limb: Sequence[Step]) -> Sequence[Step]:

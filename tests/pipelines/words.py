@@ -49,6 +49,7 @@ __all__ = [  # what a program that is pasted needs
     "plain",
     "reactivex",
     "read",
+    "refuses",
     "run_async",
     "several",
     "so_often",
@@ -168,6 +169,13 @@ def parted(partition: Any, *parts: Callable[[Any], Any]) -> Callable[[Any], Any]
         return first.pipe(ops.merge(*rest))
 
     return apply
+
+
+def refuses(item: Any) -> Any:
+    """A user's function that raises for some items, whenever it gets them."""
+    if ident(item) % 4 == 0:
+        raise ValueError("refused")
+    return plain(item)
 
 
 class Fails:
@@ -309,8 +317,13 @@ async def stopped(*pairs: Any, at: float) -> Any:
         yield
         timer.cancel()
 
-    one = sys.modules["rxflow.run"]._Run(pairs, "pipeline", None, 5.0, is_program=False)
-    return await one.to_the_end(signals)
+    module: Any = sys.modules["rxflow.run"]
+    no_signals, module._no_signals = module._no_signals, signals
+    try:
+        running = run_async(*pairs, log=False)
+    finally:
+        module._no_signals = no_signals
+    return await running
 
 
 async def cancelled(*pairs: Any, at: float, again: float | None = None) -> Any:
