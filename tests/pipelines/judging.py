@@ -2,7 +2,8 @@
 
 What is judged, of every message that came through `read`:
 
-1.  Acknowledged is stored, by every way to every sink, or set aside, or let go by the user. What the user chose is not asked of rxflow: the items that came to an operator that may drop are
+1.  Acknowledged is stored, by every way to every sink, or set aside, or let go by choice.
+    What was chosen is not asked of rxflow: the items that came to an operator that may drop are
     played again, at the same times, to the one of reactivex, which then ends as it did; what that
     one would have emitted was not dropped by choice, and must have come on. So what an operator
     held when it was cut off is not let go.
@@ -231,6 +232,8 @@ class _Judge:
                     return "chosen"
                 if self._is_cut_off(letter, passage, records):
                     return "chosen" if passage.is_nested else "cut"
+            elif passage.kind == "S" and (tags, letter) in self.aside:
+                return "stored"
             elif passage.kind in "LR" or (
                 passage.kind in "DC"
                 and not all((tags, letter) in self._emitted(passage, record) for record in entered)
