@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rxflow._link import Link
+from rxflow._outbox import Limits, Outbox
 from rxflow._settings import Answer, Settings, open_wire
 from rxflow._surroundings import surroundings_of
 from rxflow._takeovers import ROUNDS, Takeovers
@@ -49,10 +50,6 @@ class Peer(Protocol):
         """SUBACK or UNSUBACK has come, with the code for each filter, and the broker's words."""
         ...
 
-    def published(self, mid: int, error: str | None) -> None:
-        """The broker has the message (QoS 0: the wire has it), or refused it."""
-        ...
-
     def disconnected(self, reason: str) -> None:
         """The connection is lost; another follows."""
         ...
@@ -66,7 +63,7 @@ class Peer(Protocol):
         ...
 
     def settled(self) -> None:
-        """The ledger has settled what was dropped so far, or there is room for output again."""
+        """The ledger has settled what was dropped so far, the outbox has news, or room again."""
         ...
 
     def warn(self, text: str) -> None:
@@ -103,18 +100,21 @@ class Client:
         ledger: Where deliveries are recorded.
         on_next: Called with each message, in order.
         loop: The thread of everything here.
+        outbox: What is to be published; None: nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (each is one fact)
         self,
         settings: Settings,
         peer: Peer,
         ledger: Ledger,
         on_next: Callable[[Message[bytes]], object],
         loop: asyncio.AbstractEventLoop,
+        outbox: Outbox | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
+        self.outbox = outbox
         self.on_next = on_next
         self.max_pending = settings.max_pending
         self.admit = peer.admit
@@ -420,6 +420,17 @@ class Client:
         )
         self._answer.set_result(None)
         self._tell(self._say_what_differs)
+        if self.outbox:
+            self.outbox.connected(
+                Limits(
+                    answer.session_present,
+                    self.is_5,
+                    answer.receive_maximum,
+                    answer.maximum_packet_bytes,
+                    answer.maximum_qos,
+                    answer.has_retain,
+                )
+            )
         # The ledger first: nothing that was dropped meanwhile is acknowledged on this connection.
         self._tell(partial(self._peer.connected, session_present=answer.session_present))
         if self._link:
@@ -463,9 +474,6 @@ class Client:
 
     def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
         self._tell(partial(self._peer.subscribed, mid, reason_codes, reason))
-
-    def published(self, mid: int, error: str | None) -> None:
-        self._tell(partial(self._peer.published, mid, error))
 
     def _tell(self, call: Callable[[], None]) -> None:
         """Call the peer from within paho, which takes no exception."""
@@ -514,9 +522,9 @@ class Client:
         return self._link is not None and self._answer.done() and not self._loss.done()
 
     @property
-    def unsent(self) -> int:
-        """Bytes of output that the kernel has not taken yet."""
-        return self._link.unsent if self._link else 0
+    def sent(self) -> int:
+        """Bytes of this connection that the kernel has taken."""
+        return self._link.sent if self._link else 0
 
     @property
     def is_5(self) -> bool:
@@ -527,16 +535,6 @@ class Client:
     def session_present(self) -> bool:
         """Whether the broker had the session, when it last answered."""
         return self.limits.session_present
-
-    @property
-    def receive_maximum(self) -> int:
-        """How many unacknowledged messages the broker takes."""
-        return self.limits.receive_maximum
-
-    @property
-    def maximum_packet_bytes(self) -> int:
-        """The largest packet that the broker takes."""
-        return self.limits.maximum_packet_bytes
 
     @property
     def heard(self) -> int:
@@ -574,9 +572,10 @@ class Client:
         """As `Paho.unsubscribe`, likewise."""
         return self._paho.unsubscribe(names) if self._paho else 0
 
-    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
-        """As `Paho.publish`, on the connection that stands."""
-        return self._paho.publish(topic, payload, qos, retain=retain) if self._paho else 0
+    def publish(self) -> None:
+        """Send what the outbox has ready, on the connection that stands, if one does."""
+        if self._link and self.is_connected:
+            self._link.publish()
 
 
 def _work(

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from rxflow._outbox import Outbox
 from rxflow._read_pass import read_pass
 from rxflow._surroundings import surroundings_of
 from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
@@ -24,6 +25,7 @@ _CLOSES: Final = (os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 _TICK: Final = 0.05
 _SLOW_TICK: Final = 0.5
 _PAUSE: Final = 0.005
+_PUBLISHED_AT_ONCE: Final = 256 * 1024  # bytes
 _REFUSED_VERSION: Final = (0x01, 0x84)
 
 
@@ -31,6 +33,7 @@ class Owner(Protocol):
     """What a link needs of the client that made it."""
 
     ledger: Ledger
+    outbox: Outbox | None
     max_pending: int
     keep_alive: float
     on_next: Callable[[Message[bytes]], object]
@@ -65,6 +68,7 @@ class Link:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, paho: Paho, owner: Owner) -> None:
         self.ledger = owner.ledger
+        self.outbox = owner.outbox
         self.max_pending = owner.max_pending
         self.admit = owner.admit
         self.is_stopped = False
@@ -85,9 +89,9 @@ class Link:
         return self._owner.on_next
 
     @property
-    def unsent(self) -> int:
-        """Bytes of output that the kernel has not taken yet."""
-        return self._wire.unsent if self._wire else 0
+    def sent(self) -> int:
+        """Bytes of output that the kernel has taken."""
+        return self._wire.sent if self._wire else 0
 
     @property
     def heard(self) -> int:
@@ -109,6 +113,7 @@ class Link:
     def begin(self, wire: Wire) -> None:
         """Send CONNECT and read what comes."""
         self._wire = wire
+        wire.outbox = self.outbox
         wire.is_stopped = self.is_stopped
         wire.awaits_connack = True
         self._start_reading()
@@ -153,6 +158,8 @@ class Link:
             if self._is_writing:
                 self._loop.remove_writer(wire.fileno())
             wire.end()
+            if self.outbox:
+                self.outbox.disconnected(wire.sent)
         self._is_reading = self._is_writing = False
 
     # -- reading --------------------------------------------------------------------------------
@@ -189,7 +196,7 @@ class Link:
             return
         if wire.has_passed and self._wire is wire:
             self.passed(0)
-        if self.ledger.has_news or wire.unsent:
+        if self.ledger.has_news or wire.unsent or (self.outbox and self.outbox.has_news):
             self.settle()
         if self._wire is not wire:
             return
@@ -242,6 +249,15 @@ class Link:
         if self._wire:
             self._wire.complete(packet_ids)
 
+    def publish(self) -> None:
+        """Send what the outbox has ready, as far as the kernel and the broker take it."""
+        outbox, wire = self.outbox, self._wire
+        while outbox and wire and outbox.is_ready and wire.unsent < _PUBLISHED_AT_ONCE:
+            wire.put(lambda at: outbox.packets(at, _PUBLISHED_AT_ONCE))
+            self._flush()
+            if self._wire is not wire:
+                break
+
     def write(self) -> None:
         """Send what paho has prepared."""
         if self._wire:
@@ -257,6 +273,8 @@ class Link:
         except OSError as error:
             self._lost(error.strerror or str(error))
             return
+        if self.outbox:
+            self.outbox.written(wire.sent)
         unsent = wire.unsent
         if bool(unsent) != self._is_writing:
             self._is_writing = bool(unsent)

@@ -1,4 +1,4 @@
-"""paho, through its public names only: CONNECT, SUBSCRIBE, PUBLISH, and their answers.
+"""paho, through its public names only: CONNECT, SUBSCRIBE, and their answers.
 
 The socket that paho is given is a `Wire`, which does the rest; `rxflow._client` decides when to
 connect, to read and to write.
@@ -21,7 +21,6 @@ from rxflow._settings import Answer, Settings
 from rxflow._wire import Wire
 from rxflow.reasons import reason_text
 
-_IN_FLIGHT: Final = 65_535  # what MQTT allows; `publish` is called no more than the broker wants
 
 
 _NO_PORT: Final = 1  # of a Unix socket: paho looks at it only to refuse 0
@@ -71,7 +70,6 @@ class Listener(Protocol):
         """SUBACK or UNSUBACK, with the broker's words."""
         ...
 
-    def published(self, mid: int, error: str | None) -> None: ...
     def closed_by_broker(self, code: int, text: str) -> None: ...
 
 
@@ -104,7 +102,6 @@ class Paho:
             reconnect_on_failure=False,
         )
         client.connect_timeout = settings.answer_timeout
-        client.max_inflight_messages_set(_IN_FLIGHT)
         wrapping: Any = _Wrapping(open_wire)
         client.tls_set_context(wrapping)
         address = settings.address
@@ -117,7 +114,6 @@ class Paho:
         client.on_socket_register_write = self._on_register_write
         client.on_connect = self._on_connect
         client.on_subscribe = client.on_unsubscribe = self._on_subscribe
-        client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         properties = None
         if self._is_5:
@@ -181,17 +177,6 @@ class Paho:
         _, mid = self._client.unsubscribe(list(names))
         return mid or 0
 
-    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
-        """Prepare PUBLISH; on the next connection again, while it is not acknowledged.
-
-        Returns:
-            The packet id that `Listener.published` will name.
-
-        Raises:
-            ValueError: The topic or payload can't be sent.
-        """
-        return self._client.publish(topic, payload, qos, retain).mid
-
     # -- what paho says -------------------------------------------------------------------------
 
     def _on_register_write(self, *_: object) -> None:
@@ -211,11 +196,6 @@ class Paho:
     ) -> None:
         reason = getattr(properties, "ReasonString", "")
         self._listener.subscribed(mid, [code.value for code in codes], reason)
-
-    def _on_publish(
-        self, _client: object, _data: object, mid: int, code: ReasonCode, _p: object
-    ) -> None:
-        self._listener.published(mid, str(code) if code.is_failure else None)
 
     def _on_disconnect(
         self, _client: object, _data: object, flags: Any, code: ReasonCode, properties: Any

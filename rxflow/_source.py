@@ -460,9 +460,6 @@ class Source:
         self._noted_at = self._loop.time()
         self._session.seen(self._utc(), is_lost=is_lost)
 
-    def published(self, mid: int, error: str | None) -> None:
-        raise NotImplementedError  # a source publishes nothing
-
     def disconnected(self, reason: str) -> None:
         del reason  # the client logs it
         self._stop_waiting()

@@ -19,7 +19,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from rxflow._packets import PROTOCOL_ERROR, MalformedPacketError, check_packet
+from rxflow._outbox import Outbox
+from rxflow._packets import (
+    PROTOCOL_ERROR,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    MalformedPacketError,
+    check_packet,
+)
 from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
 from rxflow.properties import NONE, Properties, check
@@ -38,10 +46,9 @@ _TOPIC_COSTS: Final = 100  # bytes, besides its name
 
 CONNACK: Final = 0x20
 _PUBLISH: Final = 0x30
-_PUBACK: Final = 0x40
 _PUBREL: Final = 0x60
-_PUBCOMP: Final = 0x70
 _PINGRESP: Final = 0xD0
+_ANSWERS: Final = frozenset({PUBACK, PUBREC, PUBCOMP})  # to a PUBLISH of ours
 
 
 class Stream(Protocol):
@@ -131,6 +138,8 @@ class Wire:
         self._topic_bytes = 0
         self._passed = bytearray()  # whole packets for paho
         self._out = bytearray()
+        self.outbox: Outbox | None = None  # hears what becomes of what was published
+        self.sent = 0  # bytes that the kernel has taken
         self._lock = threading.Lock()  # of `_out` and of the stream, for the heartbeat
         self._is_at_end = False
         self._expected = _FEW_BYTES
@@ -157,6 +166,11 @@ class Wire:
         with self._lock:
             self._out += data
         return len(data)
+
+    def put(self, make: Callable[[int], bytes | bytearray]) -> None:
+        """Append what `make` returns when told how many bytes came before."""
+        with self._lock:
+            self._out += make(self.sent + len(self._out))
 
     def close(self) -> None:
         # paho closes it when the connection ends; the loop must first stop watching it: `end`.
@@ -393,6 +407,8 @@ class Wire:
             packet_id = data[start] << 8 | data[start + 1]
             if self._receiver.ledger.release(packet_id):
                 self.complete([packet_id])
+        elif kind in _ANSWERS:
+            self._answered(kind, data, start, stop)
         elif kind == _PINGRESP:
             self.heard -= stop - at  # `last_read` says it all
         else:
@@ -405,17 +421,28 @@ class Wire:
             self._passed += data[at:stop].replace(b"\xef\xbb\xbf", b"\xef\xbf\xbd")
             self._receiver.passed(first)
 
+    def _answered(self, kind: int, data: bytes, start: int, stop: int) -> None:
+        """PUBACK, PUBREC or PUBCOMP: hand it to the outbox, if there is one."""
+        outbox = self.outbox
+        if outbox is None:
+            return
+        packet_id = data[start] << 8 | data[start + 1]
+        if start + 2 == stop:
+            outbox.answered(kind, packet_id)
+        else:
+            outbox.answered(kind, packet_id, data[start + 2 : stop])
+
     def acknowledge(self, ready: list[int]) -> None:
         """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order."""
         if max(ready) < QOS2:
-            self.send(_packets(_PUBACK, ready))
+            self.send(_packets(PUBACK, ready))
             return
         words = [0x40020000 + p if p < QOS2 else 0x50020000 - QOS2 + p for p in ready]
         self.send(struct.pack(f"!{len(words)}I", *words))
 
     def complete(self, packet_ids: list[int]) -> None:
         """Append PUBCOMP for packet ids of QoS 2."""
-        self.send(_packets(_PUBCOMP, packet_ids))
+        self.send(_packets(PUBCOMP, packet_ids))
 
     def ping(self) -> None:
         """Append a PINGREQ."""
@@ -450,6 +477,7 @@ class Wire:
                 while self._out:
                     count = self._stream.send(self._out)
                     del self._out[:count]
+                    self.sent += count
                     self.last_write = self._clock()
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 pass

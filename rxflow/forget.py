@@ -146,9 +146,6 @@ class _Visit:
     def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
         """Nothing is subscribed."""
 
-    def published(self, mid: int, error: str | None) -> None:
-        """Nothing is published."""
-
     def settled(self) -> None:
         """Nothing is received."""
 

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from reactivex import abc
 
@@ -17,47 +17,61 @@ from rxflow import codec
 from rxflow._client import Client
 from rxflow._compose import Connecting, VersionOrAuto, check_publishable, check_range
 from rxflow._forked import tell_in_child
+from rxflow._outbox import Outbox, Outgoing, head_of
+from rxflow._read_pass import soon
 from rxflow._settings import Will
 from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
 from rxflow.delivery import Ledger, Token
-from rxflow.errors import RxflowError, SinkError
+from rxflow.errors import ConfigError, RxflowError, SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.rejection import rejection
 from rxflow.sinks import item
 
-_HIGH: Final = 1024 * 1024
-_IN_FLIGHT: Final = 1000
-_HEADER: Final = 10  # of a PUBLISH: type and length, of the topic too, packet id, no properties
 _ONE_DAY: Final = 86_400
+_MOST_TOPICS: Final = 10_000  # whose bytes are remembered
+_ROOM: Final = 1000  # items that may wait before a thread without a loop is held back
+_ROOM_BYTES: Final = 16 * 1024 * 1024
 _MOST_WAITING: Final = 100_000
+_BURST: Final = 1000  # items in one turn of the loop: no turn was left to send them in
+_IN_VAIN: Final = 3
+_LOOK: Final = 1.0  # seconds after which a thread that waits looks whether its loop still runs
 
 
-class _Outgoing(NamedTuple):
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    delivery: Token | None
+class _Unless(float):
+    """A number that gives way to that of a run."""
+
+
+_DRAIN_SECONDS: Final = _Unless(5.0)
 
 
 class MqttSink(abc.ObserverBase[Any]):
     """Publishes each item it is given: a message's payload, or a plain value.
 
     Bytes go as they are, everything else as JSON; of a batch, each message. A message is stored, as
-    far as its own acknowledgement is concerned, when the broker has acknowledged it (QoS 0: when it
-    is written). It connects at the first item or at `open`, and keeps what comes until it is
-    connected: up to 100,000 items, then it fails. On a thread without an asyncio loop it works
-    behind, on rxflow's background loop; there `on_next` waits while 1,000 items wait, and
-    `on_completed` until all is acknowledged.
+    far as its own acknowledgement is concerned, when the broker has acknowledged it (QoS 0: when
+    the kernel has taken it). What is unacknowledged when a connection is lost is sent again first
+    on the next one, in its order. QoS 2 is exactly once as long as the broker keeps the session,
+    for which it needs a `client_id`; otherwise it is at least once.
+
+    What the broker refuses (access list, quota, its Maximum QoS, Retain Available or Maximum Packet
+    Size) is a `SinkError` that names the topic and the reason, or goes to `rejected`. A message is
+    never published with a lower QoS than asked for.
+
+    It connects at the first item or at `open`, and keeps what comes until it is connected. On a
+    thread without an asyncio loop it works in the background, on rxflow's own loop; there `on_next`
+    waits while 1,000 items wait, and `on_completed` until all is acknowledged. On a loop, where it
+    can't wait, it fails when 100,000 items wait, not counting what came all at once.
 
     Args:
         url: As for `from_mqtt`, and so are all settings that are not named here.
         topic: Where to publish; or a function of the item.
         qos: 0, 1 or 2; or a function of the item.
         retain: Whether the broker keeps it for later subscribers; or a function of the item.
-        drain_timeout: Seconds that the last items may take to be acknowledged at the end.
+        drain_timeout: Seconds to end in, once told to stop (a signal, `seconds`). A stream that
+            ends by itself is published as long as that makes progress: only that many seconds with
+            a connection and without any are an error. Under `run`, that of the run unless given.
         rejected: An observer, usually a `JsonLinesSink`, to set aside what can't be published;
             without it that is a `SinkError`.
 
@@ -78,7 +92,7 @@ class MqttSink(abc.ObserverBase[Any]):
         client_id: str | None = None,
         keep_alive: int = 30,
         connect_timeout: float | None = None,
-        drain_timeout: float = 5.0,
+        drain_timeout: float = _DRAIN_SECONDS,
         will: Will | None = None,
         tls: ssl.SSLContext | None = None,
         ca_file: str | None = None,
@@ -105,11 +119,15 @@ class MqttSink(abc.ObserverBase[Any]):
         if not callable(topic):
             check_publishable(topic)
         if not callable(qos):
-            check_range("qos", qos, 0, 2)
+            _check_qos(qos)
+        if not callable(retain):
+            _check_retain(retain)
+        _check_rejected(rejected)
         self._topic = topic
         self._qos = qos
         self._retain = retain
         self.rejected = rejected
+        self._drain_seconds = drain_timeout
         self.is_program = False
         self.failure: SinkError | None = None
         self.error: Exception | None = None
@@ -119,13 +137,24 @@ class MqttSink(abc.ObserverBase[Any]):
         self._log = PerSecond("published {events} more messages in {seconds} s")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
-        self._waiting: deque[_Outgoing] = deque()
-        self._sent: dict[int, _Outgoing] = {}
+        self._outbox = Outbox()
+        self._heads: dict[str, bytes] = {}  # topics that were found to be sound
+        self._is_scheduled = self._is_settling = False
+        self._this_turn = 0  # items since the loop last had time to send some
+        self._burst = 0  # items that wait, and came more than `_BURST` a turn
+        self._until: float | None = None  # by the loop's clock: told to stop
+        self._has_stood = False
+        self._answered = 0  # `rows` when the connection began
+        self._in_vain = 0  # connections lost in a row that brought no answer
+        self._reason = ""  # why the last connection was lost, if there is none
         self._is_over = False
         self._closing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._waiters = 0  # those that will be told of a failure
-        # For threads without a loop:
+        # For other threads than the loop's:
+        self._lock = threading.Lock()  # of `_loop` while it is chosen, of `_given` and `_is_over`
+        self._aside_lock = threading.Lock()
+        self._given: deque[Outgoing] = deque()
         self._has_room = threading.Event()
         self._has_room.set()
         self._has_closed = threading.Event()
@@ -133,6 +162,7 @@ class MqttSink(abc.ObserverBase[Any]):
 
     def forked(self) -> None:
         """In a forked child: a sink that was in use belongs to the parent, its loop and all."""
+        self._lock, self._aside_lock = threading.Lock(), threading.Lock()
         if self._loop is None:
             return
         self._has_room = threading.Event()
@@ -140,7 +170,7 @@ class MqttSink(abc.ObserverBase[Any]):
         self._has_closed = threading.Event()
         self._has_closed.set()
         self._loop = self._client = None
-        self._waiting, self._sent = deque(), {}
+        self._outbox, self._given = Outbox(), deque()
         text = "is connected by the process that this one was forked from"
         self.failure = SinkError(f"{self._place}: this sink {text}; make one of its own")
 
@@ -153,11 +183,12 @@ class MqttSink(abc.ObserverBase[Any]):
             SinkError: It is closed.
             ConfigError: A TLS file can't be used.
         """
-        if self._is_over:
-            raise self._too_late()
-        if self._loop is not None:
-            return
-        self._loop = running_or_background_loop()
+        with self._lock:  # threads may be the first together: one of them connects
+            if self._is_over:
+                raise self._too_late()
+            if self._loop is not None:
+                return
+            self._loop = running_or_background_loop()
         if self._loop is not running_loop():
             self._here(self._start_behind)
             return
@@ -177,16 +208,18 @@ class MqttSink(abc.ObserverBase[Any]):
             error = self.failure or self._too_late()
             _disown(value, error)
             raise error.with_traceback(None)
-        for each in value if item.is_batch(value) else [value]:
+        for each in value if item.is_batch(value) else (value,):
             try:
                 outgoing = self._outgoing(each)
             except Exception as error:  # noqa: BLE001 (of a function of the user's, too)
                 self._refuse(each, error, value)
                 continue
-            self.open()
-            if running_loop() is None:
-                self._has_room.wait()
-            self._here(partial(self._take, outgoing))
+            if self._loop is None:
+                self.open()
+            if running_loop() is self._loop:
+                self._take(outgoing)
+            else:
+                self._hand_over(outgoing)
             if self.failure:
                 raise self.failure
 
@@ -198,32 +231,46 @@ class MqttSink(abc.ObserverBase[Any]):
             tell(f"the pipeline into {self._place} failed: {shown}", is_program=False)
 
     def on_completed(self) -> None:
-        """Publish what waits and close; on a loop that goes on behind (see `wait_closed`).
+        """Publish what waits and close; on a loop this continues in the background.
+
+        See `wait_closed`.
 
         Raises:
             SinkError: On a thread without a loop: something could not be published.
         """
-        self._is_over = True
-        if self._loop is None:
+        with self._lock:
+            self._is_over = True
+            loop = self._loop
+        if loop is None:
             return
         is_waiting = running_loop() is None
         self._waiters += is_waiting
         self._here(self._end)
         if is_waiting:
-            self._has_closed.wait()
+            self._wait_for(self._has_closed)
             if self.failure:
                 raise self.failure
 
     def close(self) -> None:
-        """As if the stream had completed. Twice is once.
+        """As if the stream had completed. Safe to call more than once.
 
         Raises:
             SinkError: As in `on_completed`.
         """
         self.on_completed()
 
+    def drain_within(self, seconds: float) -> None:
+        """Say what `drain_timeout` is, unless it was given; called by `run`."""
+        if isinstance(self._drain_seconds, _Unless):
+            self._drain_seconds = _Unless(seconds)
+
+    def hurry(self) -> None:
+        """Be done within `drain_timeout`, whatever is left: the run was told to stop."""
+        if self._loop is not None:
+            self._here(self._hurry)
+
     async def wait_closed(self) -> None:
-        """Return when all is acknowledged, or `drain_timeout` is over, and the connection closed.
+        """Return when all is acknowledged, or given up, and the connection closed.
 
         Raises:
             SinkError: Something could not be published.
@@ -241,16 +288,35 @@ class MqttSink(abc.ObserverBase[Any]):
         if self._closing:
             await asyncio.wait([self._closing])
 
-    def _outgoing(self, value: Any) -> _Outgoing:
+    def _outgoing(self, value: Any) -> Outgoing:
         payload, delivery = (
             (value.payload, value.delivery) if isinstance(value, Message) else (value, None)
         )
-        topic, qos = _resolve(self._topic, value), _resolve(self._qos, value)
+        topic, qos, retain = self._topic, self._qos, self._retain
+        if callable(topic):
+            topic = topic(value)
+        head = self._heads.get(topic)
+        if head is None:
+            head = self._head(topic)
+        if callable(qos):
+            qos = qos(value)
+            _check_qos(qos)
+        if callable(retain):
+            retain = retain(value)
+            _check_retain(retain)
+            retain = bool(retain)
+        if type(payload) is not bytes:
+            is_raw = isinstance(payload, bytes | bytearray | memoryview)
+            payload = bytes(payload) if is_raw else codec.compact(codec.encode(payload))
+        kept = value if self.rejected is not None else None
+        return Outgoing(topic, head, payload, qos, retain, delivery, kept)
+
+    def _head(self, topic: str) -> bytes:
         check_publishable(topic)
-        check_range("qos", qos, 0, 2)
-        is_raw = isinstance(payload, bytes | bytearray | memoryview)
-        raw = bytes(payload) if is_raw else codec.compact(codec.encode(payload))
-        return _Outgoing(topic, raw, qos, bool(_resolve(self._retain, value)), delivery)
+        if len(self._heads) >= _MOST_TOPICS:
+            self._heads = {}
+        head = self._heads[topic] = head_of(topic.encode())
+        return head
 
     def _refuse(self, value: Any, error: Exception, whole: Any) -> None:
         """Set an item aside, or fail with all that came with it."""
@@ -258,7 +324,7 @@ class MqttSink(abc.ObserverBase[Any]):
         if self.rejected is not None:
             message = value if isinstance(value, Message) else Message("", value)
             try:
-                self.rejected.on_next(rejection(message, text))
+                self._set_aside(message, text)
             except Exception as cause:  # noqa: BLE001 (the failure names it)
                 error, text = cause, f"nor be set aside: {cause}"
             else:
@@ -270,10 +336,15 @@ class MqttSink(abc.ObserverBase[Any]):
         self._fail(failure, is_told=True)
         raise failure
 
+    def _set_aside(self, message: Message[Any], text: str) -> None:
+        if self.rejected is not None:
+            with self._aside_lock:  # items come from threads, refusals from the loop
+                self.rejected.on_next(rejection(message, text))
+
     def _too_late(self) -> SinkError:
         return SinkError(f"{self._place}: this sink is closed; make a new one to publish more")
 
-    # -- on the loop ----------------------------------------------------------------------------
+    # -- from other threads ---------------------------------------------------------------------
 
     def _here(self, act: Callable[[], object]) -> None:
         """Do it on the loop's thread: now, if this is it.
@@ -288,9 +359,52 @@ class MqttSink(abc.ObserverBase[Any]):
         try:
             loop.call_soon_threadsafe(act)
         except RuntimeError as error:
-            self._has_closed.set()
-            self.failure = self.failure or SinkError(f"{self._place}: its asyncio loop has ended")
-            raise self.failure from error
+            raise self._orphaned() from error
+
+    def _orphaned(self) -> SinkError:
+        self._has_closed.set()
+        self.failure = self.failure or SinkError(f"{self._place}: its asyncio loop has ended")
+        return self.failure
+
+    def _hand_over(self, outgoing: Outgoing) -> None:
+        """Give it to the loop's thread; wait for room, unless another loop runs on this one.
+
+        Raises:
+            SinkError: It was closed meanwhile, or its loop has ended.
+        """
+        with self._lock:
+            is_first = not (self._given or self._is_over)
+            if not self._is_over:
+                self._given.append(outgoing)
+        if is_first:
+            self._here(self._take_given)
+        elif self._is_over:
+            error = self._too_late()
+            if outgoing.delivery:
+                outgoing.delivery.fail(error)
+            raise error
+        if running_loop() is None and not self._has_room_for_more:
+            self._has_room.clear()
+            if not self._has_room_for_more:  # else it may have been told before
+                self._wait_for(self._has_room)
+
+    @property
+    def _has_room_for_more(self) -> bool:
+        outbox = self._outbox
+        waiting = len(outbox.waiting) + len(self._given)
+        return waiting <= _ROOM and outbox.waiting_bytes <= _ROOM_BYTES
+
+    def _wait_for(self, event: threading.Event) -> None:
+        """Wait, as long as the loop runs that will set it.
+
+        Raises:
+            SinkError: The loop has ended.
+        """
+        while not event.wait(_LOOK):
+            if self._loop is not None and self._loop.is_closed():
+                raise self._orphaned()
+
+    # -- on the loop ----------------------------------------------------------------------------
 
     def _start(self) -> None:
         if self._loop is None:
@@ -302,7 +416,7 @@ class MqttSink(abc.ObserverBase[Any]):
             session_expiry=_ONE_DAY,
         )
         ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
-        self._client = Client(settings, self, ledger, lambda _: None, self._loop)
+        self._client = Client(settings, self, ledger, lambda _: None, self._loop, self._outbox)
         self._client.start()
 
     def _start_behind(self) -> None:
@@ -314,67 +428,50 @@ class MqttSink(abc.ObserverBase[Any]):
     def _unusable(self, error: Exception) -> SinkError:
         return _failure(f"{self._place}: can't publish", error)
 
-    def _take(self, outgoing: _Outgoing) -> None:
-        if self.failure:
-            if outgoing.delivery:
-                outgoing.delivery.fail(self.failure)
-            return
-        if outgoing.delivery:
-            outgoing.delivery.take(id(self))
-        self._waiting.append(outgoing)
-        self._publish_waiting()
-        if len(self._waiting) > _MOST_WAITING:
-            self._fail(
-                SinkError(f"{self._place}: {_MOST_WAITING:,} items wait; it takes less than comes"),
-                is_told=running_loop() is self._loop,
-            )
-        elif len(self._waiting) > _IN_FLIGHT:
-            self._has_room.clear()
+    def _take_given(self) -> None:
+        with self._lock:
+            given, self._given = self._given, deque()
+        for outgoing in given:
+            self._take(outgoing)
 
-    def _publish_waiting(self) -> None:
-        client = self._client
-        while (
-            self._waiting
-            and client
-            and client.is_connected
-            and client.unsent < _HIGH
-            and len(self._sent) < min(client.receive_maximum, _IN_FLIGHT)
-        ):
-            outgoing = self._waiting[0]
-            size = len(outgoing.topic.encode()) + len(outgoing.payload) + _HEADER
-            if size > client.maximum_packet_bytes:
-                self._fail(
-                    SinkError(
-                        f"{self._place}: a message of {size:,} bytes to {outgoing.topic!r} is "
-                        f"larger than the broker takes, {client.maximum_packet_bytes:,}"
-                    )
-                )
-                return
-            try:
-                mid = client.publish(
-                    outgoing.topic, outgoing.payload, outgoing.qos, retain=outgoing.retain
-                )
-            except ValueError as error:  # paho's own limits
-                self._fail(_failure(f"can't publish to {outgoing.topic!r}", error))
-                return
-            self._sent[mid] = self._waiting.popleft()
-        if len(self._waiting) <= _IN_FLIGHT // 2:
-            self._has_room.set()
+    def _take(self, outgoing: Outgoing) -> None:
+        """Publish it at the end of the read pass, or in the loop's next turn, with what follows."""
+        delivery = outgoing.delivery
+        if self.failure:
+            if delivery:
+                delivery.fail(self.failure)
+            return
+        if delivery:
+            delivery.take(id(self))
+        self._outbox.add(outgoing)
+        self._this_turn += 1
+        if not self._is_scheduled and self._loop:
+            self._is_scheduled = True
+            soon(self._publish_this_turn, self._loop)
+            if len(self._outbox.waiting) > _MOST_WAITING + self._burst:
+                text = f"{self._place}: {_MOST_WAITING:,} items wait; the broker takes too few"
+                self._fail(SinkError(text), is_told=running_loop() is self._loop)
+
+    def _publish_this_turn(self) -> None:
+        if self._this_turn > _BURST:
+            self._burst += self._this_turn
+        self._is_scheduled, self._this_turn = False, 0
+        self.settled()
 
     def _end(self) -> None:
         if self._closing is None and self._loop:
             self._closing = self._loop.create_task(self._finish())
 
+    def _hurry(self) -> None:
+        if self._loop and self._until is None:
+            self._until = self._loop.time() + self._drain_seconds
+            self._changed.set()
+
     async def _finish(self) -> None:
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._connecting.drain_timeout):
-                    while (self._waiting or self._sent) and not self.failure:
-                        self._changed.clear()
-                        await self._changed.wait()
-            if (left := len(self._waiting) + len(self._sent)) and not self.failure:
-                text = f"{self._place}: {left} messages were not acknowledged in time"
-                self._fail(SinkError(text))
+            await self._drain()
+            if (left := self._outbox.unsettled) and not self.failure:
+                self._fail(SinkError(self._left(left)))
             if self._client:
                 await self._client.close(deadline=1.0)
         finally:
@@ -382,10 +479,52 @@ class MqttSink(abc.ObserverBase[Any]):
             self._has_room.set()
             self._has_closed.set()
 
-    def _fail(self, failure: SinkError, *, is_told: bool = False) -> None:
-        """Publish nothing more. `is_told`: the caller raises it.
+    async def _drain(self) -> None:
+        """Until all is acknowledged; or `drain_timeout` is over since this was told to stop.
 
-        Only the first failure counts.
+        Told or not, also for so long without any progress. Without a connection there is none, and
+        the client decides how long it tries, once one has stood.
+        """
+        loop = asyncio.get_running_loop()
+        progress, since = None, loop.time()
+        while self._outbox.unsettled and not self.failure:
+            self._changed.clear()
+            now = loop.time()
+            if self._progress != progress or self._is_away:
+                progress, since = self._progress, now
+            until = since + self._drain_seconds
+            if self._until is not None:
+                until = min(until, self._until)
+            if now >= until:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._changed.wait()
+
+    @property
+    def _progress(self) -> tuple[int, int]:
+        return self._outbox.unsettled, self._client.sent if self._client else 0
+
+    @property
+    def _is_away(self) -> bool:
+        """True while the client tries to connect for as long as it was told to."""
+        is_limited = self._connecting.connect_timeout is not None
+        return not self._outbox.is_connected and (self._has_stood or is_limited)
+
+    def _left(self, count: int) -> str:
+        messages = "1 message was" if count == 1 else f"{count:,} messages were"
+        given = f"drain_timeout={self._drain_seconds:g}"
+        if self._until is None:
+            given = f"no answer for {self._drain_seconds:g} s, {given}"
+        reason = f"; {printable(self._reason)}" if self._reason else ""
+        return f"{self._place}: {messages} not acknowledged in time ({given}){reason}"
+
+    def _fail(self, failure: SinkError, *, is_told: bool = False) -> None:
+        """Publish nothing more; only the first failure counts.
+
+        Args:
+            failure: Why.
+            is_told: The caller raises it.
         """
         if self.failure:
             return
@@ -395,15 +534,12 @@ class MqttSink(abc.ObserverBase[Any]):
         if self.on_failure:
             self.on_failure(failure)
         elif not is_told and not self._waiters:
-            tell(str(failure), is_program=False)
+            announce(str(failure), is_program=False)
 
     def _let_go(self, failure: SinkError) -> None:
-        held = [*self._sent.values(), *self._waiting]
-        for outgoing in held:
+        for outgoing in self._outbox.clear():
             if outgoing.delivery:
                 outgoing.delivery.fail(failure)
-        self._sent.clear()
-        self._waiting.clear()
         self._changed.set()
         self._has_room.set()
         self._end()
@@ -411,38 +547,75 @@ class MqttSink(abc.ObserverBase[Any]):
     # -- what the client says -------------------------------------------------------------------
 
     def connected(self, *, session_present: bool) -> None:
-        if not session_present and self._connecting.client_id is not None:
-            self._send_anew()
-        self._publish_waiting()
+        del session_present  # the outbox knows
+        self._has_stood = True
+        self._reason = ""
+        self._answered = self.rows
+        self._changed.set()
+        self.settled()
 
-    def _send_anew(self) -> None:
-        """The broker forgot a session that should have lasted, and what it had of QoS 2 with it.
-
-        paho would only release that [MQTT-4.3.3-4], and the broker say that it is done: lost.
-        """
-        forgotten = [mid for mid, outgoing in self._sent.items() if outgoing.qos == 2]  # noqa: PLR2004
-        for mid in reversed(forgotten):
-            self._waiting.appendleft(self._sent.pop(mid))
-
-    def published(self, mid: int, error: str | None) -> None:
-        outgoing = self._sent.pop(mid, None)
-        if outgoing is None:
+    def settled(self) -> None:
+        """Take what was answered, and publish what there is room for."""
+        if self._is_settling:
             return
-        if error:
-            self._sent[mid] = outgoing  # fails with the others, before anybody lets go of it
-            self._fail(SinkError(f"{self._place} refused a message to {outgoing.topic!r}: {error}"))
-            return
-        self.rows += 1
-        shown = outgoing.payload[:200].decode(errors="replace")
-        self._log.add("sent {} to {}", printable(shown), printable(outgoing.topic))
+        self._is_settling = True
+        outbox = self._outbox
+        try:
+            while True:
+                if outbox.stored:
+                    self._take_stored()
+                while outbox.refused and not self.failure:
+                    self._broker_refused(*outbox.refused.pop(0))
+                if self._client and not self.failure:
+                    self._client.publish()
+                if not (outbox.stored or outbox.refused):
+                    break
+        finally:
+            self._is_settling = False
+        if not outbox.waiting:
+            self._burst = 0
+        if not self._has_room.is_set() and self._has_room_for_more:
+            self._has_room.set()
+
+    def _take_stored(self) -> None:
+        stored, self._outbox.stored = self._outbox.stored, []
+        self.rows += len(stored)
         touched: set[Ledger] = set()
-        if outgoing.delivery:
-            outgoing.delivery.store(touched)
-        del outgoing
+        for outgoing in stored:
+            self._log.add("sent {} to {}", _Shown(outgoing.payload), _Shown(outgoing.topic))
+            if outgoing.delivery:
+                outgoing.delivery.store(touched)
+        stored.clear()
+        outgoing = None
         for ledger in touched:
             ledger.wake()
         self._changed.set()
-        self._publish_waiting()
+
+    def _broker_refused(self, outgoing: Outgoing, reason: str) -> None:
+        """Set a message aside that the broker won't have, or fail with it."""
+        text = f"{self._place} refused a message to {printable(outgoing.topic)!r}: "
+        text += printable(reason)
+        if self.rejected is not None:
+            handed = _Handed(outgoing.delivery) if outgoing.delivery else None
+            value = outgoing.item
+            message = (
+                value
+                if isinstance(value, Message)
+                else Message(outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retain)
+            )
+            try:
+                self._set_aside(message.with_delivery(handed), text)
+            except Exception as error:  # noqa: BLE001 (the failure names it)
+                text = f"{text}; nor can it be set aside: {error}"
+            else:
+                if handed and self._loop:
+                    self._loop.call_soon(handed.let_go)  # when nobody here refers to it
+                self._changed.set()
+                return
+        failure = SinkError(text)
+        if outgoing.delivery:
+            outgoing.delivery.fail(failure)  # before anybody lets go of it
+        self._fail(failure)
 
     def warn(self, text: str) -> None:
         announce(text, is_program=self.is_program, depth=1)
@@ -451,14 +624,16 @@ class MqttSink(abc.ObserverBase[Any]):
         """A sink subscribes to nothing."""
 
     def disconnected(self, reason: str) -> None:
-        """Its client comes back, and sends again what was not acknowledged.
-
-        Not so what was of QoS 0: the client forgets it. What of it was never written waits again.
-        """
-        del reason
-        unwritten = [mid for mid, outgoing in self._sent.items() if outgoing.qos == 0]
-        for mid in reversed(unwritten):
-            self._waiting.appendleft(self._sent.pop(mid))
+        """Its client comes back, and the outbox sends again what was not acknowledged."""
+        self._reason = reason
+        self._changed.set()
+        self._in_vain = 0 if self.rows > self._answered else self._in_vain + 1
+        if self._in_vain == _IN_VAIN and (waiting := self._outbox.waiting):
+            topic = printable(waiting[0].topic)
+            self.warn(
+                f"{self._place}: {self._in_vain} connections were lost in a row before it answered "
+                f"to a message to {topic!r}: perhaps it may not be published, or is too large"
+            )
 
     def failed(self, error: RxflowError) -> None:
         self._fail(_failure("can't publish", error))
@@ -466,11 +641,51 @@ class MqttSink(abc.ObserverBase[Any]):
     def raised(self, error: Exception) -> None:
         self._fail(self._unusable(error))
 
-    def settled(self) -> None:
-        self._publish_waiting()
-
     def admit(self, topic: bytes) -> str | None:
         del topic  # a sink receives nothing
+
+
+class _Handed:
+    """The delivery of a message that is handed on: whoever takes it owes what the sink owed."""
+
+    __slots__ = ("_token", "_was_taken")
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+        self._was_taken = False
+
+    def take(self, taker: int) -> None:
+        del taker  # the sink had taken it
+        self._was_taken = True
+
+    def store(self, touched: set[Ledger]) -> None:
+        self._token.store(touched)
+
+    def fail(self, error: Exception) -> None:
+        self._token.fail(error)
+
+    def let_go(self) -> None:
+        """The observer has it; one that keeps no account of deliveries is done with it."""
+        if not self._was_taken:
+            touched: set[Ledger] = set()
+            self._token.store(touched)
+            for ledger in touched:
+                ledger.wake()
+
+
+class _Shown:
+    """A value as a line of the log shows it, made only if it is shown."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes | str) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        value = self._value
+        return printable(
+            value[:200].decode(errors="replace") if isinstance(value, bytes) else value
+        )
 
 
 def _failure(what: str, cause: Exception) -> SinkError:
@@ -485,5 +700,21 @@ def _disown(value: Any, failure: SinkError) -> None:
         token.fail(failure)
 
 
-def _resolve(setting: Any, item: Any) -> Any:
-    return setting(item) if callable(setting) else setting
+def _check_qos(qos: Any) -> None:
+    if isinstance(qos, bool):
+        raise ConfigError(f"qos: 0, 1 or 2, not {qos}")
+    check_range("qos", qos, 0, 2)
+
+
+def _check_retain(retain: Any) -> None:
+    if retain not in (True, False):
+        raise ConfigError(f"retain: True or False, not {retain!r}")
+
+
+def _check_rejected(rejected: Any) -> None:
+    methods = ("on_next", "on_error", "on_completed")
+    if rejected is not None and (
+        isinstance(rejected, type)
+        or not all(callable(getattr(rejected, method, None)) for method in methods)
+    ):
+        raise ConfigError(f"rejected: an observer, such as a JsonLinesSink, not {rejected!r}")

@@ -226,20 +226,6 @@ def test_what_a_failed_sink_is_given_is_not_acknowledged_without_a_run_either(se
     assert kinds == [DISCONNECT]
 
 
-def test_a_message_of_a_size_that_mqtt_does_not_have_fails_the_sink(monkeypatch):
-    def too_large(*_, **__):
-        raise ValueError("Payload too large.")
-
-    monkeypatch.setattr("rxflow._client.Client.publish", too_large)
-
-    def script(conversation):
-        conversation.accept()
-        until_disconnect(conversation)
-
-    with ScriptedBroker(script) as broker, pytest.raises(SinkError, match="too large"):
-        quiet(reactivex.of(1), MqttSink(broker.url, topic="a"))
-
-
 # -- acknowledging ---------------------------------------------------------------------------------
 
 
@@ -277,7 +263,9 @@ def test_what_the_broker_does_not_acknowledge_in_time_is_a_sink_error_and_left()
 
     with ScriptedBroker(serve(publish("a"), kinds=kinds)) as one, ScriptedBroker(silent) as other:
         source = from_mqtt(one.url, "a").pipe(ops.take(1))
-        with pytest.raises(SinkError, match="1 messages were not acknowledged in time"):
+        with pytest.raises(
+            SinkError, match=r"1 message was not acknowledged in time.*drain_timeout=0\.2"
+        ):
             quiet(source, MqttSink(other.url, topic="b", drain_timeout=0.2))
     assert kinds == [DISCONNECT]
 
@@ -289,7 +277,7 @@ def test_a_message_that_the_broker_refuses_is_a_sink_error_that_names_its_topic(
         conversation.send(packet(PUBACK, body[3:5] + b"\x87\0"))
         until_disconnect(conversation)
 
-    with ScriptedBroker(script) as broker, pytest.raises(SinkError, match=r"'b'.*Not authorized"):
+    with ScriptedBroker(script) as broker, pytest.raises(SinkError, match=r"'b'.*not authorized"):
         url = broker.url.replace("3.1.1", "5")
         quiet(reactivex.of(1), MqttSink(url, topic="b"))
 
@@ -307,7 +295,7 @@ def test_a_refused_message_is_not_acknowledged_without_a_run_either():
         sink = MqttSink(other.url.replace("3.1.1", "5"), topic="b")
         source = from_mqtt(one.url, "a")
         subscription = source.subscribe(sink)
-        with pytest.raises(SinkError, match="Not authorized"):
+        with pytest.raises(SinkError, match="not authorized"):
             while True:
                 await sink.wait_closed()
                 await asyncio.sleep(0.01)
@@ -372,14 +360,6 @@ def test_what_was_not_acknowledged_is_published_again_on_the_next_connection(qos
     with ScriptedBroker(cut, script) as broker:
         quiet(reactivex.of(1), MqttSink(broker.url, topic="a", qos=qos, client_id="me"))
     assert seen == [b"1"]
-
-
-def test_what_was_never_written_of_qos_0_waits_for_the_next_connection():
-    sink = MqttSink("mqtt://127.0.0.1:1", topic="a", qos=lambda n: n % 2)
-    sink._sent = {n: sink._outgoing(n) for n in range(6)}
-    sink.disconnected("cut")
-    assert [outgoing.payload for outgoing in sink._waiting] == [b"0", b"2", b"4"]
-    assert list(sink._sent) == [1, 3, 5]
 
 
 def test_what_a_broker_forgot_before_its_release_is_published_again():
@@ -511,7 +491,7 @@ def test_on_a_thread_without_a_loop_the_thread_waits_for_a_broker_that_is_slow()
         while sink._has_room.is_set():
             pass  # it has not come to wait yet
         has_ended.wait(0.5)
-        waiting.append(len(sink._waiting))
+        waiting.append(len(sink._outbox.waiting))
         conversation.accept()
         until_disconnect(conversation)
 

@@ -16,18 +16,6 @@ _CLOSES = "test_a_source_closes_on_what_no_broker_may_send_and_comes_back"
 _GREETS = "test_a_source_closes_on_what_is_no_greeting_and_comes_back"
 _ANSWERS = "test_a_sink_takes_no_answer_that_is_none"
 WAITING: Final = {
-    "test_a_packet_id_that_is_in_use_is_given_to_no_other_message": "publish P1",
-    "test_in_a_new_session_what_was_not_acknowledged_is_a_new_message": "publish P2",
-    "test_what_the_window_of_a_new_connection_does_not_take_waits": "publish P3",
-    "test_a_refused_message_is_over_and_never_released[2": "publish P4",
-    "test_a_refused_qos_2_message_makes_room_in_the_window": "publish P4",
-    "test_a_refused_message_is_not_sent_again_on_the_next_connection": "publish P4",
-    "test_no_message_has_a_higher_qos_than_the_broker_takes": "publish P5",
-    "test_no_message_is_retained_where_the_broker_keeps_none": "publish P5",
-    "test_a_packet_that_just_fits_is_sent": "publish P6",
-    f"{_ANSWERS}[PUBREC for QoS 1": "publish P7",
-    f"{_ANSWERS}[PUBACK for QoS 2": "publish P7",
-    f"{_ANSWERS}[PUBCOMP before PUBREL": "publish P7",
     "test_a_malformed_packet_is_answered_with_a_disconnect_that_says_so": "link L1",
     "test_a_session_that_a_clean_start_can_not_find_is_no_connection": "link L2",
     f"{_CLOSES}[a topic that is no UTF-8": "link L4",
