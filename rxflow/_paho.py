@@ -21,8 +21,6 @@ from rxflow._settings import Answer, Settings
 from rxflow._wire import Wire
 from rxflow.reasons import reason_text
 
-
-
 _NO_PORT: Final = 1  # of a Unix socket: paho looks at it only to refuse 0
 # What Answer calls the properties of CONNACK.
 _PROPERTIES: Final = {
