@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast, overload, runtime_checkable
@@ -48,6 +48,19 @@ class ServiceSink(Protocol):
     def open(self) -> None: ...
     def on_completed(self) -> None: ...
     async def wait_closed(self) -> None: ...
+
+
+@runtime_checkable
+class Draining(Protocol):
+    """A sink whose end takes as long as another side wants: it publishes."""
+
+    def drain_within(self, seconds: float) -> None:
+        """The `drain_timeout` of the run, before it begins."""
+        ...
+
+    def hurry(self) -> None:
+        """The run was told to stop."""
+        ...
 
 
 @overload
@@ -369,6 +382,8 @@ class _Run:
                 sink.open()
                 sink.is_program = True  # its end is told by this run
                 self._opened.append(sink)
+                if isinstance(sink, Draining):
+                    sink.drain_within(self._drain_timeout)
 
     def _one_ended(self, error: Exception | None) -> None:
         if error is not None and self._error is None:
@@ -414,6 +429,9 @@ class _Run:
     async def _drain(self) -> None:
         """Complete the sources, and give what they set in motion its time."""
         self._has_drained = True
+        for sink in self._opened:
+            if isinstance(sink, Draining):
+                sink.hurry()
         has_flushed = asyncio.Event()
         self._scope.complete(has_flushed.set, is_patient=True)
         try:
@@ -448,13 +466,15 @@ class _Run:
                 await self._drain()  # cancelled: once
         finally:
             self._dispose()
-            self._close_sinks()
+            aside = self._aside
             try:
                 async with asyncio.timeout(self._patience):
-                    for sink in self._opened:
-                        await self._closed(sink)
+                    # What a broker refuses at the very end can still be set aside.
+                    await self._closed([sink for sink in self._opened if sink not in aside])
+                    await self._closed(aside)
             except TimeoutError:
                 self._give_up_sinks()
+                self._complete(aside)
             self._leave_the_rest()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
@@ -468,7 +488,7 @@ class _Run:
         """How long what closes may take: a disk that hangs must not keep a service from ending."""
         if self._is_aborted:
             return _ABORT_SECONDS
-        return _CLOSE_SECONDS if self._has_drained else None
+        return max(_CLOSE_SECONDS, self._drain_timeout) if self._has_drained else None
 
     def _give_up_sinks(self) -> None:
         if not self._is_aborted:
@@ -500,19 +520,22 @@ class _Run:
             except Exception as error:  # noqa: BLE001 (a `finally_action`, say)
                 self._error = self._error or error
 
-    def _close_sinks(self) -> None:
-        others = [o for o in self._aside if not isinstance(o, ServiceSink)]
-        for sink in [*self._opened, *others]:
+    def _complete(self, sinks: Sequence[abc.ObserverBase[Any]]) -> None:
+        for sink in sinks:
             try:
                 sink.on_completed()
             except Exception as error:  # noqa: BLE001 (the next one is closed all the same)
                 self._error = self._error or error
 
-    async def _closed(self, sink: ServiceSink) -> None:
-        try:
-            await sink.wait_closed()
-        except SinkError as error:
-            self._error = self._error or error
+    async def _closed(self, sinks: Sequence[Any]) -> None:
+        """Complete them, and wait until those of rxflow are closed."""
+        self._complete(sinks)
+        for sink in sinks:
+            if isinstance(sink, ServiceSink):
+                try:
+                    await sink.wait_closed()
+                except SinkError as error:
+                    self._error = self._error or error
 
     def _report(self, seconds: float) -> Report:
         ledgers = [source.ledger for source in self._scope.sources]

@@ -409,7 +409,7 @@ class Session:
             assert not each.duplicate, f"DUP on what is new here: {each} [MQTT-4.3.2-2]"
             assert not self.resent, f"{each} before what is older [MQTT-4.4.0-1]"
             self.sent[each.packet_id] = each
-        in_flight = len(self.sent) + len(self.released)
+        in_flight = len(self.sent) - len(self.resent or ()) + len(self.released)
         assert in_flight <= self.limits.get(RECEIVE_MAXIMUM, 65_535), "[MQTT-3.3.4-7]"
 
 

@@ -410,7 +410,7 @@ def test_an_answer_of_the_wrong_kind_breaks_the_protocol(qos, kind):
 def test_an_answer_that_says_what_none_can_say_breaks_the_protocol(limits, more):
     outbox = connected(b"1", limits=limits)
     sent(outbox)
-    with pytest.raises(ValueError, match="in an answer|longer"):
+    with pytest.raises(ValueError, match=r"in an answer|longer"):
         outbox.answered(PUBACK, 1, more)
     assert (stored(outbox), outbox.unsettled) == ([], 1)
 
