@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from rxflow._packets import PROTOCOL_ERROR, PUBACK, PUBREC, MalformedPacketError
 from rxflow.reasons import reason_text
 
 if TYPE_CHECKING:
     from rxflow.delivery import Token
-
-PUBACK: Final = 0x40
-PUBREC: Final = 0x50
-PUBCOMP: Final = 0x70
 
 MOST_IN_FLIGHT: Final = 1000
 """Messages sent and not acknowledged, however many more the broker would take."""
@@ -28,13 +25,12 @@ _LAST_ID: Final = 0xFFFF
 _LONGEST: Final = 268_435_455  # the greatest remaining length [MQTT-1.5.5]
 _FAILURE: Final = 0x80
 _ID_NOT_FOUND: Final = 0x92
-_NO_SUBSCRIBERS: Final = 0x10
 _TOPICS_REMEMBERED: Final = 16
 
 _REASON_STRING: Final = 0x1F
-_USER_PROPERTY: Final = 0x26
 
 _WAITS, _SENT, _RECEIVED, _RELEASED_AGAIN, _DONE = range(5)
+_HAS_PUBREC: Final = frozenset({_RECEIVED, _RELEASED_AGAIN})
 
 
 class Outgoing:
@@ -305,28 +301,24 @@ class Outbox:
         Args:
             kind: Which of them: the first byte of the packet.
             packet_id: Which message it is about.
-            more: The rest of it on MQTT 5: a reason code, and properties.
+            more: The rest of it on MQTT 5, which is sound: a reason code, and properties.
 
         Raises:
-            ValueError: The broker breaks the protocol.
+            MalformedPacketError: It is no answer to what was sent.
         """
         code = more[0] if more else 0
-        if more and not self._limits.version5:
-            raise ValueError("an answer to PUBLISH that is longer than those of MQTT 3.1.1")
-        if 0 < code < _FAILURE and (code != _NO_SUBSCRIBERS or kind == PUBCOMP):
-            raise ValueError(f"reason code {code} in an answer to PUBLISH")
         outgoing = self._taken.get(packet_id)
         if kind == PUBACK:
             if outgoing is None:
                 return
             if outgoing.qos != 1:
-                raise ValueError(f"PUBACK for packet id {packet_id}, which is a message of QoS 2")
+                raise _wrong("PUBACK", outgoing)
             self._settle(outgoing, code, more)
         elif kind == PUBREC:
             self._received(packet_id, outgoing, code, more)
         elif outgoing is not None:
-            if outgoing.state not in {_RECEIVED, _RELEASED_AGAIN}:
-                raise ValueError(f"PUBCOMP for packet id {packet_id}, which had no PUBREC")
+            if outgoing.state not in _HAS_PUBREC:
+                raise _wrong("PUBCOMP", outgoing)
             if code == _ID_NOT_FOUND and outgoing.state == _RELEASED_AGAIN:
                 code = 0  # it had completed this before the connection broke [3.7.2.1]
             self._settle(outgoing, code, more)
@@ -336,7 +328,7 @@ class Outbox:
             if code < _FAILURE:
                 self._release(packet_id, _ID_NOT_FOUND)
         elif outgoing.qos == 1:
-            raise ValueError(f"PUBREC for packet id {packet_id}, which is a message of QoS 1")
+            raise _wrong("PUBREC", outgoing)
         elif code >= _FAILURE:  # which frees the packet id [MQTT-4.3.3-4]
             self._settle(outgoing, code, more)
         else:
@@ -394,6 +386,12 @@ def head_of(topic: bytes) -> bytes:
     return len(topic).to_bytes(2) + topic
 
 
+def _wrong(name: str, outgoing: Outgoing) -> MalformedPacketError:
+    waits = {1: "PUBACK", 2: "PUBCOMP" if outgoing.state in _HAS_PUBREC else "PUBREC"}[outgoing.qos]
+    text = f"{name} for packet id {outgoing.packet_id}, which waits for {waits}"
+    return MalformedPacketError(text, PROTOCOL_ERROR)
+
+
 def _number(outgoing: Outgoing) -> int:
     return outgoing.number
 
@@ -417,28 +415,11 @@ def _longest(packet_bytes: int) -> int:
 
 
 def _reason_string(raw: bytes) -> str:
-    """That of the properties of an answer; they begin with their length, of at most four bytes.
-
-    Raises:
-        ValueError: They are malformed.
-    """
-    at = next((at + 1 for at in range(min(4, len(raw))) if raw[at] < 0x80), 0)  # noqa: PLR2004
-    said = ""
-    has_reason = False
+    """That of the properties of an answer, which are sound; they begin with their length."""
+    at = next((at + 1 for at, byte in enumerate(raw) if byte < 0x80), 0)  # noqa: PLR2004
     while at < len(raw):
-        kind = raw[at]
-        if kind not in {_REASON_STRING, _USER_PROPERTY} or (has_reason and kind == _REASON_STRING):
-            raise ValueError(f"property 0x{kind:02x} in an answer to PUBLISH")
-        text, at = _text(raw, at + 1)
-        if kind == _REASON_STRING:
-            said, has_reason = text, True
-        else:
-            _, at = _text(raw, at)
-    return said
-
-
-def _text(raw: bytes, at: int) -> tuple[str, int]:
-    stop = at + 2 + int.from_bytes(raw[at : at + 2])
-    if stop > len(raw):
-        raise ValueError("properties end in the middle")
-    return raw[at + 2 : stop].decode(), stop
+        stop = at + 3 + int.from_bytes(raw[at + 1 : at + 3])
+        if raw[at] == _REASON_STRING:
+            return raw[at + 3 : stop].decode()
+        at = stop + 2 + int.from_bytes(raw[stop : stop + 2])  # the value of a user property
+    return ""
