@@ -403,6 +403,10 @@ class Client:
         if answer.is_refusal:
             self._give_up(self._refusal(answer))
             return
+        is_5 = self._paho is not None and self._paho.version == 5  # noqa: PLR2004 (MQTT 5)
+        if is_5 and answer.session_present and not self.settings.is_durable:  # [MQTT-3.2.2-4]
+            self._give_up(_Lost("the broker goes on with a session after a clean start"))
+            return
         self.keep_alive = self.settings.keep_alive
         if answer.keep_alive is not None:
             self.keep_alive = answer.keep_alive  # [MQTT-3.1.2-21]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rxflow._outbox import Outbox
+from rxflow._packets import DISCONNECT
 from rxflow._read_pass import read_pass
 from rxflow._surroundings import surroundings_of
 from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
@@ -189,6 +190,7 @@ class Link:
         try:
             read_pass(decode, self._loop)
         except MalformedPacketError as error:
+            self._leave(error.code)
             self._owner.lost(f"the broker broke the protocol: {error}")
             return
         except Exception as error:  # noqa: BLE001 (a subscriber's exception goes up to us)
@@ -220,6 +222,14 @@ class Link:
                     return
         except Exception as error:  # noqa: BLE001 (whatever paho makes of a malformed packet)
             self._owner.lost(f"the broker broke the protocol: {error!r}")
+
+    def _leave(self, code: int) -> None:
+        """Close at once; on MQTT 5 say why [4.13]: 3.1.1 has no word that keeps the will."""
+        wire = self._wire
+        if wire and self._paho.version == 5:  # noqa: PLR2004 (MQTT 5)
+            wire.send(bytes([DISCONNECT, 2, code, 0]))
+            wire.try_flush()
+        self.end()  # so that nothing follows it [MQTT-3.14.4-1]
 
     def _lost(self, trouble: str) -> None:
         """The stream has ended, or can't be written to any more."""

@@ -16,8 +16,6 @@ _CLOSES = "test_a_source_closes_on_what_no_broker_may_send_and_comes_back"
 _GREETS = "test_a_source_closes_on_what_is_no_greeting_and_comes_back"
 _ANSWERS = "test_a_sink_takes_no_answer_that_is_none"
 WAITING: Final = {
-    "test_a_malformed_packet_is_answered_with_a_disconnect_that_says_so": "link L1",
-    "test_a_session_that_a_clean_start_can_not_find_is_no_connection": "link L2",
     f"{_CLOSES}[a topic that is no UTF-8": "link L4",
     f"{_CLOSES}[half a surrogate pair": "link L4",
     f"{_CLOSES}[U+0000 in a topic": "link L4",

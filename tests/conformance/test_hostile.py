@@ -81,7 +81,7 @@ SLIPS = {
     "PINGRESP with a body": Slip(packet(PINGRESP, b"\0")),
     "CONNACK again [MQTT-3.2.0-2]": Slip(packet(CONNACK, b"\0\0\0"), PROTOCOL, 5),
     "CONNACK again [MQTT-3.2.0-1]": Slip(packet(CONNACK, b"\0\0"), PROTOCOL, 4),
-    "packet type 0": Slip(packet(0x00)),
+    "packet type 0": Slip(packet(0x00), PROTOCOL),
     "packet type 15": Slip(packet(0xF0), 0, 4),
     "AUTH that nobody asked for [MQTT-4.12.0-6]": Slip(packet(0xF0, b"\x18\0"), PROTOCOL, 5),
     "CONNECT": Slip(packet(0x10, text("MQTT") + b"\4\2\0\0" + text("x")), PROTOCOL),
