@@ -49,6 +49,9 @@ TOO_LATE = 4.9
 TOO_FEW = ("first()", "last()", "element_at(", "min(", "max(", "single(", "average(")
 """What fails when there are none."""
 
+IN_ANGER = ("cancel twice", "hasty")
+"""Ends after which only what is stored is asked about."""
+
 AGAIN = ("repeat(", "do_while(", "while_do(", "ops.timeout(0", "retry")
 
 
@@ -153,7 +156,7 @@ class _Judge:
 
     def faults(self) -> list[Fault]:
         self._judge_error()
-        is_graceful = self.outcome.error is None and self.case.end != "cancel twice"
+        is_graceful = self.outcome.error is None and self.case.end not in IN_ANGER
         for letter in self.seen.received:
             self._judge_message(letter, is_graceful=is_graceful)
         if is_graceful and not self.has_failed:

@@ -71,7 +71,7 @@ class Case:
         share: How it is shared by two sinks; empty with one.
         limbs: What is behind that, for each sink.
         disks: Of the sinks.
-        end: How it ends: `seconds`, `signal`, `cancel`, `cancel twice`.
+        end: How it ends: `seconds`, `signal`, `cancel`, and in anger `cancel twice` and `hasty`.
         at: When, in seconds.
     """
 
@@ -89,6 +89,10 @@ class Case:
 # -- what each operator is written as --------------------------------------------------------------
 
 PLAIN = "ops.map(plain)"
+ENDS = (
+    *("seconds", "seconds", "seconds", "seconds", "signal", "signal", "cancel", "U", "natural"),
+    *("cancel twice", "hasty"),
+)
 
 
 class Generator:
@@ -131,9 +135,7 @@ class Generator:
             share = draw.choice(SHARES)
             self.is_hot = True
             limbs = (self.steps(draw.choice([0, 1, 2])), self.steps(draw.choice([0, 1, 2])))
-        end = draw.choice(
-            ["seconds"] * 4 + ["signal"] * 2 + ["cancel", "cancel twice", "U", "natural"]
-        )
+        end = draw.choice(ENDS)
         again = 0.0
         if end == "natural":
             first = Step("U", f"ops.take_until(timer({at:g}))", key=self.key("u"))
@@ -473,6 +475,9 @@ SIMPLE: dict[str, tuple[Make, ...]] = {
         ),
         lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.catch(reactivex.of('none'))",
         lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.on_error_resume_next(reactivex.of('none'))",
+        lambda g: f"ops.merge(timer({g.time(0.1, 1.5):g}).pipe(ops.map(Fails(1))))",
+        lambda g: f"ops.take_until(timer({g.time(0.1, 1.5):g}).pipe(ops.map(Fails(1))))",
+        lambda g: f"ops.merge(timer({g.time(0.1, 1.5):g}).pipe(ops.map(Fails(1)))), ops.retry(2)",
         lambda g: f"ops.take({g.few(1, 4)}), ops.repeat(2)",
         lambda g: f"ops.take({g.few(1, 4)}), ops.do_while(so_often(1))",
         lambda g: f"ops.take({g.few(1, 4)}), ops.while_do(so_often(2))",
@@ -604,6 +609,7 @@ def program(case: Case, *, is_watched: bool = False) -> str:
     pairs = ", ".join(f"({text}, {sink})" for text, sink in zip(flows, sinks, strict=True))
     ending = {
         "seconds": f"run_async({pairs}, seconds={case.at:g}, log=False)",
+        "hasty": f"run_async({pairs}, seconds={case.at:g}, drain_timeout=0.0, log=False)",
         "signal": f"stopped({pairs}, at={case.at:g})",
         "cancel": f"cancelled({pairs}, at={case.at:g})",
         "cancel twice": f"cancelled({pairs}, at={case.at:g}, again={case.again:g})",
