@@ -227,25 +227,43 @@ class _Judge:
         for passage in way:
             if passage.kind == "tag":
                 tags = (*tags, passage.name)
-                continue
-            records = self.seen.records.get(passage.name, [])
-            entered = [record for record in records if (tags, letter) in record.tokens]
-            if not entered:
-                if passage.kind == "H":
-                    return "chosen"
-                if self._is_cut_off(letter, passage, records):
-                    return "chosen" if passage.is_nested else "cut"
-            elif passage.kind == "S" and (tags, letter) in self.aside:
-                return "stored"
-            elif passage.kind in "LR" or (
-                passage.kind in "DC"
-                and not all((tags, letter) in self._emitted(passage, record) for record in entered)
-            ):
-                return "chosen"
+            elif fate := self._passed(passage, (tags, letter)):
+                return fate
         if (tags, letter) in self.stored[sink]:
             return "stored"
-        begins_again = any(each.kind == "E" and not each.is_strict for each in way)
-        return "cut" if begins_again and self.has_failed else "missing"
+        may_begin_again = any(each.kind == "E" and not each.is_strict for each in way)
+        is_reset = (may_begin_again and self.has_failed) or self._is_reset(way)
+        return "cut" if is_reset else "missing"
+
+    def _passed(self, passage: Passage, token: Token) -> str:
+        """What became of it there, if it did not go on."""
+        records = self.seen.records.get(passage.name, [])
+        entered = [record for record in records if token in record.tokens]
+        if not entered:
+            return self._awaited(passage, token[1], records)
+        if passage.kind == "S" and token in self.aside:
+            return "stored"
+        if passage.kind in "LR" or (
+            passage.kind in "DC"
+            and not all(token in self._emitted(passage, record) for record in entered)
+        ):
+            return "chosen"
+        return ""
+
+    def _awaited(self, passage: Passage, letter: str, records: list[Record]) -> str:
+        """What became of what never came there, if that explains it."""
+        if passage.kind == "H":
+            return "chosen"
+        if passage.reference.startswith("ops.amb("):
+            return "cut"
+        if self._is_cut_off(letter, passage, records):
+            return "chosen" if passage.is_nested else "cut"
+        return ""
+
+    def _is_reset(self, way: Way) -> bool:
+        """Whether what two sinks share has ended for the one, and begun anew for the other."""
+        own = [each.name for each in way if not each.is_nested]
+        return bool(self.case.share) and any(len(self.seen.records.get(k, ())) > 1 for k in own)
 
     def _is_cut_off(self, letter: str, passage: Passage, records: list[Record]) -> bool:
         """Whether something ended before a letter came to it, which it may have awaited."""
@@ -272,7 +290,8 @@ class _Judge:
                 if passage.kind != "R":
                     continue
                 for result in self.seen.made.get(passage.name, []):
-                    if self._fate((), result, way[index + 1 :], sink) == "missing":
+                    fate = self._fate((), result, way[index + 1 :], sink)
+                    if fate == "missing" and not self._is_reset(way):
                         self._add("result not stored", f"{result}: not stored{_by(sink, way)}")
                 # A branch of its own may end before what is shared does.
                 may_end = any(each.kind == "U" and not each.is_strict for each in way[index:])
