@@ -1,6 +1,6 @@
 """MQTT topics as Rx observables, ending in files that miss nothing acknowledged."""
 
-from rxflow import operators
+from rxflow import _gil, operators  # noqa: F401 (it refuses what has no lock)
 from rxflow.errors import (
     ConfigError,
     ConnectError,

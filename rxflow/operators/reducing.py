@@ -7,13 +7,13 @@ the newest message, without a delivery. To lose nothing, collect a buffer and `m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from reactivex import operators as rx
 from reactivex.internal import NotSet
 
 from rxflow.operators.envelope import payload_of
-from rxflow.operators.operator import Made
+from rxflow.operators.operator import Made, Reduced
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,7 +52,11 @@ def reduce(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) ->
     return cast("Any", rx.reduce(cast("Any", accumulator), seed))
 
 
-def count(predicate: Callable[[A], bool] | None = None) -> Made[A, int]:
+@overload
+def count(predicate: None = None) -> Reduced[int]: ...
+@overload
+def count(predicate: Callable[[A], bool]) -> Made[A, int]: ...
+def count(predicate: Callable[[A], bool] | None = None) -> Any:
     """The number of items.
 
     Marbles::
@@ -63,10 +67,14 @@ def count(predicate: Callable[[A], bool] | None = None) -> Made[A, int]:
     Args:
         predicate: Which items count; it gets the `Message`.
     """
-    return cast("Any", rx.count(predicate))
+    return rx.count(predicate)
 
 
-def sum(key_mapper: Callable[[A], Any] | None = None) -> Made[A, float]:
+@overload
+def sum(key_mapper: None = None) -> Reduced[float]: ...
+@overload
+def sum(key_mapper: Callable[[A], Any]) -> Made[A, float]: ...
+def sum(key_mapper: Callable[[A], Any] | None = None) -> Any:
     """The sum of all items; of messages, of their payloads.
 
     Args:
@@ -76,10 +84,14 @@ def sum(key_mapper: Callable[[A], Any] | None = None) -> Made[A, float]:
     def key(item: Any) -> Any:
         return payload_of(key_mapper(item) if key_mapper else item)
 
-    return cast("Any", rx.sum(key))
+    return rx.sum(key)
 
 
-def average(key_mapper: Callable[[A], float] | None = None) -> Made[A, float]:
+@overload
+def average(key_mapper: None = None) -> Reduced[float]: ...
+@overload
+def average(key_mapper: Callable[[A], float]) -> Made[A, float]: ...
+def average(key_mapper: Callable[[A], float] | None = None) -> Any:
     """The mean of all items; of messages, of their payloads.
 
     Args:
@@ -89,4 +101,4 @@ def average(key_mapper: Callable[[A], float] | None = None) -> Made[A, float]:
     def key(item: Any) -> float:
         return key_mapper(item) if key_mapper else float(payload_of(item))
 
-    return cast("Any", rx.average(key))
+    return rx.average(key)
