@@ -1,6 +1,7 @@
 """MQTT topics as Rx observables, ending in files that miss nothing acknowledged."""
 
-from rxflow import _gil, operators  # noqa: F401 (it refuses what has no lock)
+from rxflow import _gil as _gil  # before all else: it refuses a Python without the lock
+from rxflow import operators
 from rxflow.errors import (
     ConfigError,
     ConnectError,

@@ -63,23 +63,26 @@ class Made(Protocol[A, B]):  # pyright: ignore[reportInvalidTypeVarUse]  # invar
     @overload
     def __call__(self: Made[Observable[Any], P], source: Observable[A], /) -> Observable[P]: ...
     @overload
-    def __call__(self: Made[int, P], source: Observable[A], /) -> Observable[P]: ...
-    @overload
-    def __call__(self: Made[float, P], source: Observable[A], /) -> Observable[P]: ...
-    @overload
-    def __call__(self: Made[str, P], source: Observable[A], /) -> Observable[P]: ...
-    @overload
     def __call__(self, source: Observable[A], /) -> Observable[Any]: ...
+
+
+class _Unknown:
+    """A type that nothing has but `Any`."""
 
 
 class Reduced(Protocol[R]):
     """What comes of items of any type when an operator makes one R of all: of messages, a message.
 
-    Typed by the source alone: no function of the user's says what the items are.
+    Typed by the source alone: no function of the user's says what the items are. Where nobody
+    knows, they are plain values, since a message is always known for one.
     """
 
     @overload
-    def __call__(self, source: Observable[Message[Any]], /) -> Observable[Message[R]]: ...
+    def __call__(self, source: Observable[_Unknown], /) -> Observable[R]: ...
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, source: Observable[Message[Any]], /
+    ) -> Observable[Message[R]]: ...
     @overload
     def __call__(self, source: Observable[Batch[Any]], /) -> Observable[Message[R]]: ...
     @overload

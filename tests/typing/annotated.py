@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
+import reactivex
 from reactivex import Observable
 
 from rxflow import operators as ops
@@ -37,3 +38,12 @@ def of_functions(numbers: Flow[Message[bytes]], stop: Observable[int]) -> None:
     assert_type(batches, Observable[Batch[int]])
     assert_type(batches.pipe(ops.map(total)), Observable[Message[int]])
     assert_type(numbers.pipe(ops.decode_json()), Observable[Message[Any]])
+    assert_type(lengths.pipe(ops.count()), Observable[Message[int]])
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def of_plain_values() -> None:
+    assert_type(reactivex.interval(1).pipe(ops.map(double), ops.count()), Observable[int])

@@ -96,8 +96,24 @@ def of_functions(numbers: Flow[Message[bytes]]) -> None:
     assert_type(numbers.pipe(ops.map(length), ops.map(half)), Observable[Message[float]])
 
 
+def double(number: int) -> int:
+    return 2 * number
+
+
 def of_plain_values(numbers: Flow[int], texts: Flow[str]) -> None:
     numbers.pipe(ops.map(lambda n: n + 1))
     assert_type(numbers.pipe(ops.buffer_with_count(2)), Observable[list[int]])
     assert_type(numbers.pipe(ops.share(), ops.to_list()), Observable[list[int]])
     assert_type(texts.pipe(ops.decode_json()), Observable[Any])
+    assert_type(numbers.pipe(ops.map(lambda n: n + 1), ops.count()), Observable[int])
+    assert_type(reactivex.interval(1).pipe(ops.map(double), ops.count()), Observable[int])
+    assert_type(reactivex.interval(1).pipe(ops.map(double), ops.average()), Observable[float])
+
+
+def of_one_value_of_many(numbers: Flow[Message[int]]) -> None:
+    assert_type(numbers.pipe(ops.count()), Observable[Message[int]])
+    assert_type(numbers.pipe(ops.count(lambda m: m.payload > 2)), Observable[Message[int]])
+    assert_type(numbers.pipe(ops.buffer_with_count(2), ops.count()), Observable[Message[int]])
+    assert_type(
+        numbers.pipe(ops.map(lambda m: m.payload / 2), ops.average()), Observable[Message[float]]
+    )
