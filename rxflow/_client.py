@@ -74,6 +74,10 @@ class Peer(Protocol):
         """As in `Receiver.admit`."""
         ...
 
+    def oversized(self, message: Message[bytes], size: int) -> None:
+        """As in `Receiver.oversized`."""
+        ...
+
 
 class _Lost(Exception):
     """This attempt or connection is over; another may follow."""
@@ -117,7 +121,9 @@ class Client:
         self.outbox = outbox
         self.on_next = on_next
         self.max_pending = settings.max_pending
+        self.max_pending_bytes = settings.max_pending_bytes
         self.admit = peer.admit
+        self.oversized = peer.oversized
         self.keep_alive: float = settings.keep_alive
         self.limits = Answer(0, is_refusal=False)
         self.trouble = ""  # why the last attempt or connection ended

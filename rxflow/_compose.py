@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any, Final, Literal, cast
 
 from rxflow import _websocket, address
 from rxflow._settings import MOST_FILTERS, SILENCE, Settings, Will
@@ -18,6 +22,9 @@ VersionOrAuto = Literal["auto", "3.1.1", "5"]
 _LONGEST_KEEP_ALIVE = 65_535
 _LONGEST_TOPIC = 65_535
 _ONE_DAY = 86_400.0
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # [RFC 9110, 5.6.2]
+_HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
+_OWN_HEADERS: Final = {"host", "connection", "upgrade"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +37,7 @@ class Connecting:
 
     url: str = field(repr=False)
     username: str | None = field(repr=False)
-    password: str | None = field(repr=False)
+    password: str | Callable[[], str] | None = field(repr=False)
     version: VersionOrAuto
     client_id: str | None
     keep_alive: int
@@ -43,13 +50,12 @@ class Connecting:
     key_file: str | None
     answer_timeout: float = SILENCE
     reconnect_timeout: float | None = None
+    key_password: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
     place: address.Address = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("url", "username", "password"):
-            value = getattr(self, name)
-            if not isinstance(value, str) and (value is not None or name == "url"):
-                raise ConfigError(f"{name}: a text, not a {type(value).__name__}")
+        self._check_texts()
         place = address.parse(self.url, self.username, self.password)
         if self.version not in {"auto", *address.VERSIONS}:
             raise ConfigError(f"version: 'auto', '3.1.1' or '5', not {self.version!r}")
@@ -69,6 +75,16 @@ class Connecting:
         if self.will is not None:
             _check_will(self.will)
         self._check_tls()
+        self._check_headers()
+
+    def _check_texts(self) -> None:
+        for name in ("url", "username", "password", "key_password"):
+            value = getattr(self, name)
+            if name == "password" and callable(value) and not iscoroutinefunction(value):
+                continue
+            if not isinstance(value, str) and (value is not None or name == "url"):
+                kinds = "a text, or a function that returns one" if name == "password" else "a text"
+                raise ConfigError(f"{name}: {kinds}, not a {_kind(value)}")
 
     def _check_tls(self) -> None:
         if self.tls is not None and not isinstance(cast("object", self.tls), ssl.SSLContext):
@@ -78,11 +94,37 @@ class Connecting:
         ]
         if self.tls and given:
             raise ConfigError(f"{given[0]}: a context of your own (tls=) has its files already")
+        for name in given:
+            if not isinstance(getattr(self, name), str | Path):
+                raise ConfigError(f"{name}: a path, not {getattr(self, name)!r}")
+        if self.key_password is not None and self.cert_file is None:
+            raise ConfigError("key_password: there is no key; give key_file and cert_file")
         if self.key_file is not None and self.cert_file is None:
             raise ConfigError("key_file: a key needs its certificate; give cert_file")
         if (self.tls or given) and not self.place.is_tls:
             name = "tls" if self.tls else given[0]
             raise ConfigError(f"{name}: {self.place.scheme}:// is not encrypted; use mqtts://")
+        if given:
+            try:
+                self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                raise ConfigError(f"tls: {self._unusable(error)}") from error
+
+    def _check_headers(self) -> None:
+        headers = cast("object", self.headers)
+        if headers is None:
+            return
+        if not self.place.is_websocket:
+            raise ConfigError(f"headers: {self.place.scheme}:// has none; use ws:// or wss://")
+        if not isinstance(headers, Mapping):
+            raise ConfigError(f"headers: a mapping of names to values, not a {_kind(headers)}")
+        for name, value in cast("Mapping[object, object]", headers).items():
+            if not isinstance(name, str) or not _HEADER.fullmatch(name):
+                raise ConfigError(f"headers: {name!r} can't be the name of a header")
+            if name.lower() in _OWN_HEADERS or name.lower().startswith("sec-websocket-"):
+                raise ConfigError(f"headers: {name!r} belongs to the WebSocket itself")
+            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+                raise ConfigError(f"headers: {name!r}: the value is not a text of printable ASCII")
 
     def settings(  # noqa: PLR0913 (each is one fact)
         self,
@@ -91,14 +133,11 @@ class Connecting:
         is_durable: bool = False,
         session_expiry: int = 0,
         max_pending: int = 10_000,
-        max_packet_bytes: int = 1024 * 1024,
+        max_pending_bytes: int = 64 * 1024 * 1024,
+        max_packet_bytes: int = 16 * 1024 * 1024,
         max_filters: int = MOST_FILTERS,
     ) -> Settings:
-        """The settings of one subscription. Reads the TLS files.
-
-        Raises:
-            ConfigError: A file can't be used.
-        """
+        """The settings of one subscription."""
         return Settings(
             address=self.place,
             client_id=client_id or f"rxflow-{secrets.token_hex(8)}",
@@ -107,26 +146,44 @@ class Connecting:
             keep_alive=self.keep_alive,
             connect_timeout=self.connect_timeout,
             max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
             max_packet_bytes=max_packet_bytes,
             will=self.will,
-            tls=self._context(),
+            tls=self._context,
             answer_timeout=self.answer_timeout,
             reconnect_timeout=self.reconnect_timeout,
             max_filters=max_filters,
             is_given=client_id is not None,
+            headers=dict(self.headers or {}),
         )
 
-    def _context(self) -> ssl.SSLContext | None:
-        if not self.place.is_tls or self.tls:
+    def _context(self) -> ssl.SSLContext:
+        """For one connection: the files are read again each time.
+
+        Raises:
+            ConnectionError: One of them can't be used now, in the middle of being renewed, perhaps.
+        """
+        if self.tls:
             return self.tls
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
-            if self.cert_file:
-                context.load_cert_chain(self.cert_file, self.key_file)
-        except OSError as error:  # ssl.SSLError is one
-            files = ", ".join(str(f) for f in (self.ca_file, self.cert_file, self.key_file) if f)
-            raise ConfigError(f"tls: can't use {files}: {error}") from error
+            self._load(context)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(self._unusable(error)) from error
         return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        if self.ca_file:
+            context.load_verify_locations(self.ca_file)
+        if self.cert_file:
+            # Without a password OpenSSL would ask at the terminal, and wait there.
+            password = self.key_password
+            given = _is_missing if password is None else (lambda: password)
+            context.load_cert_chain(self.cert_file, self.key_file, given)
+
+    def _unusable(self, error: Exception) -> str:
+        files = ", ".join(str(f) for f in (self.ca_file, self.cert_file, self.key_file) if f)
+        return f"can't use {files}: {error}"
 
     def warn_of_plain_password(self, *, is_program: bool) -> None:
         """Say once for each subscription that the password can be read on the way."""
@@ -136,6 +193,14 @@ class Connecting:
                 f"{self.place}: the password goes over the network as plain text; use {scheme}://",
                 is_program=is_program,
             )
+
+
+def _is_missing() -> str:
+    raise ValueError("the key is encrypted; give key_password=")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
@@ -184,6 +249,8 @@ def check_publishable(topic: str) -> None:
 
 
 def _check_will(will: Will) -> None:
+    if not isinstance(cast("object", will), Will):
+        raise ConfigError(f"will: a Will(topic, payload), not a {_kind(will)}")
     try:
         check_publishable(will.topic)
         check_range("qos", will.qos, 0, 2)
@@ -191,3 +258,5 @@ def _check_will(will: Will) -> None:
         raise ConfigError(f"will: {error}") from error
     if not isinstance(cast("object", will.payload), bytes):
         raise ConfigError(f"will: payload: bytes, not {will.payload!r}")
+    if not isinstance(cast("object", will.retain), bool):
+        raise ConfigError(f"will: retain: True or False, not {will.retain!r}")

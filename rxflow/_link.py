@@ -36,10 +36,12 @@ class Owner(Protocol):
     ledger: Ledger
     outbox: Outbox | None
     max_pending: int
+    max_pending_bytes: int
     keep_alive: float
     on_next: Callable[[Message[bytes]], object]
 
     def admit(self, topic: bytes) -> str | None: ...
+    def oversized(self, message: Message[bytes], size: int) -> None: ...
 
     def lost(self, reason: str, *, is_closed: bool = False) -> None:
         """The connection can't go on; `is_closed`: the other end closed it, without a word."""
@@ -71,7 +73,9 @@ class Link:
         self.ledger = owner.ledger
         self.outbox = owner.outbox
         self.max_pending = owner.max_pending
+        self.max_pending_bytes = owner.max_pending_bytes
         self.admit = owner.admit
+        self.oversized = owner.oversized
         self.is_stopped = False
         self.ticked = loop.time()
         self._loop = loop
@@ -168,6 +172,7 @@ class Link:
     def _start_reading(self) -> None:
         if self._wire and not self._is_reading and not self.is_stopped:
             self._is_reading = True
+            self._wire.expect()
             self._loop.add_reader(self._wire.fileno(), self._readable)
 
     def _stop_reading(self) -> None:
@@ -244,10 +249,16 @@ class Link:
         self._flush()
         self._owner.settled()
         wire = self._wire
-        if wire and wire.is_paused and self.ledger.unsettled <= self.max_pending // 2:
+        if wire and wire.is_paused and self._has_room:
             wire.is_paused = False
             self._start_reading()
             self._loop.call_soon(self._resume)
+
+    @property
+    def _has_room(self) -> bool:
+        """True when half of what may be held is settled."""
+        few = self.ledger.unsettled <= self.max_pending // 2
+        return few and self.ledger.heavy <= self.max_pending_bytes // 2
 
     def acknowledge(self, ready: list[int]) -> None:
         """Put acknowledgements into the output; `settle` sends them."""
@@ -321,6 +332,8 @@ class Link:
         is_quiet = now - wire.last_read >= keep_alive / 2
         if is_waiting and now - self._pinged >= keep_alive:
             self._owner.lost(f"no sign of the broker for {now - wire.last_read:.0f} s")
+        elif self._is_reading and wire.unfinished_for >= 1.5 * keep_alive:
+            self._owner.lost(f"a packet stopped in its middle for {wire.unfinished_for:.0f} s")
         elif now - wire.last_write >= keep_alive / 2 or (is_quiet and not is_waiting):
             if not is_waiting:
                 self._pinged = now

@@ -102,10 +102,7 @@ class Paho:
         client.connect_timeout = settings.answer_timeout
         wrapping: Any = _Wrapping(open_wire)
         client.tls_set_context(wrapping)
-        address = settings.address
-        if address.username is not None:
-            password = address.password.reveal() if address.password else None
-            client.username_pw_set(address.username, password)
+        address = self._address = settings.address
         if settings.will:
             will = settings.will
             client.will_set(will.topic, will.payload, will.qos, will.retain)
@@ -118,7 +115,8 @@ class Paho:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = settings.session_expiry
             properties.ReceiveMaximum = min(settings.max_pending, 65_535)
-            properties.MaximumPacketSize = settings.max_packet_bytes
+            # No MaximumPacketSize: a broker drops what is larger without a word, and calls it sent
+            # [MQTT-3.1.2-24, 3.1.2-25]. The wire says what came, and does not keep it.
         # MQTT 3.1.1 has clean_session instead, and paho refuses to be told both.
         clean = not settings.is_durable if self._is_5 else paho.MQTT_CLEAN_START_FIRST_ONLY
         client.connect_async(
@@ -132,11 +130,16 @@ class Paho:
     # -- what is asked of it --------------------------------------------------------------------
 
     def open(self) -> None:
-        """Connect and prepare CONNECT. Blocks: DNS, TCP, TLS, WebSocket.
+        """Connect and prepare CONNECT. Blocks: the password's function, DNS, TCP, TLS, WebSocket.
 
         Raises:
             OSError: It can't be reached; an `ssl.SSLError` if it can't be trusted.
+            ConnectError: The password can't be one.
         """
+        address = self._address
+        if address.username is not None:
+            password = address.password.reveal() if address.password else None
+            self._client.username_pw_set(address.username, password)
         self._client.reconnect()
 
     def read(self) -> bool:

@@ -6,6 +6,7 @@ import socket
 import ssl
 import sys
 from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -57,9 +58,11 @@ class Settings:
     keep_alive: int = 30
     connect_timeout: float | None = None
     max_pending: int = 10_000
-    max_packet_bytes: int = 1024 * 1024
+    max_pending_bytes: int = 64 * 1024 * 1024
+    max_packet_bytes: int = 16 * 1024 * 1024
     will: Will | None = None
-    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    tls: Callable[[], ssl.SSLContext] = field(default=ssl.create_default_context, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     answer_timeout: float = SILENCE
     reconnect_timeout: float | None = None
     max_filters: int = MOST_FILTERS
@@ -112,6 +115,9 @@ def open_wire(
         receiver: Who gets the messages.
         loop: Whose time and date the wire goes by.
         version5: True on MQTT 5.
+
+    Raises:
+        OSError: A file of TLS can't be used now.
     """
     address = settings.address
     if not address.is_unix:
@@ -119,13 +125,15 @@ def open_wire(
     stream: Stream = Plain(sock)
     close_in_child(sock)
     if address.is_tls:
-        context = settings.tls or ssl.create_default_context()
-        stream = secured = context.wrap_socket(
-            sock, server_hostname=address.host, do_handshake_on_connect=False
+        # Made for each connection: certificates are renewed while we run.
+        stream = secured = settings.tls().wrap_socket(
+            sock, server_hostname=address.tls_name, do_handshake_on_connect=False
         )
         close_in_child(secured)  # which has taken the descriptor over
     if address.is_websocket:
-        stream = WebSocket(stream, address.host, address.port, address.path)
+        stream = WebSocket(
+            stream, address.host, address.port, address.target, headers=settings.headers
+        )
     return Wire(
         stream,
         receiver,

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from reactivex import Observer, abc
 
@@ -19,11 +19,12 @@ from rxflow._subscribing import REFUSED, Ask, Subscribing, TooLargeError
 from rxflow._surroundings import surroundings_of
 from rxflow.client_ids import ClientIds, Session
 from rxflow.delivery import Journal, Ledger
-from rxflow.errors import ConnectError, RxflowError, SinkError
-from rxflow.log import PerSecond, announce, logger, printable
+from rxflow.errors import ConnectError, DecodeError, RxflowError, SinkError
+from rxflow.log import announce, logger, printable
 from rxflow.message import Message
 from rxflow.operators.operator import unwrapped
 from rxflow.reasons import reason_text
+from rxflow.rejection import rejection
 from rxflow.topics import check_topic, matcher
 
 _NOTED_EVERY: Final = 60.0  # seconds: how exactly it is known when a session had a connection
@@ -51,11 +52,13 @@ class Subscription:
         filters: Each topic filter with its QoS.
         matches: Whether a topic is one of them.
         on_connect: Called when the subscription stands.
+        rejected: Where messages are set aside that are too large; None: the stream fails.
     """
 
     filters: tuple[tuple[str, int], ...]
     matches: Callable[[str], bool]
     on_connect: Callable[[Connected], object] | None
+    rejected: abc.ObserverBase[Any] | None = None
 
 
 class Source:
@@ -107,9 +110,7 @@ class Source:
         self._is_gone: Callable[[str], bool] = _not_gone
         self._noted_at = 0.0
         self._patience: asyncio.TimerHandle | None = None  # with a broker that owes a SUBACK
-        self._strays = PerSecond(
-            "{events} more messages set aside for their topic", level="WARNING"
-        )
+        self._has_strayed = False
         self._has_settled = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -241,7 +242,6 @@ class Source:
                 self._note_connection()
             await self._client.close(deadline=1.0)
         finally:
-            self._strays.flush()
             if not self.closed.done():
                 self.closed.set_result(None)
 
@@ -491,20 +491,34 @@ class Source:
         announce(text, is_program=self._is_program, depth=1)
 
     def admit(self, topic: bytes) -> str | None:
-        try:
-            name = check_topic(topic)
-        except ValueError as error:
-            self._strays.add(
-                "set aside: a message whose topic {!r}: {}", topic[:80], printable(error)
-            )
-            return None
+        name = check_topic(topic)
         if self._subscription.matches(name):
             return name
         if self._is_gone(name):
-            self._strays.add("let go: a message to {!r}, unsubscribed since", printable(name))
+            logger.info("let go: messages to {!r}, unsubscribed since", printable(name))
             return None
-        self._strays.add("set aside: a message to {!r}, which nobody asked for", printable(name))
-        return None
+        if not self._has_strayed:
+            # Some brokers rename what they deliver: RabbitMQ turns '.' into '/', EMQX has filters
+            # of its own. It came on our subscription, so somebody downstream must decide.
+            self._has_strayed = True
+            logger.warning(
+                "{} delivers topics that no filter matches, as {!r}; they are passed on",
+                self.settings.address,
+                printable(name),
+            )
+        return name
+
+    def oversized(self, message: Message[bytes], size: int) -> None:
+        text = (
+            f"a message of {size:,} bytes of topic {printable(message.topic)!r} is larger than "
+            f"max_packet_bytes={self.settings.max_packet_bytes:,}"
+        )
+        if self._subscription.rejected is None:
+            raise DecodeError(
+                f"{text}: raise that, or set such messages aside with from_mqtt(rejected=...)",
+                topic=message.topic,
+            )
+        self._subscription.rejected.on_next(rejection(message, text))
 
 
 def _ignore(_: object) -> None:

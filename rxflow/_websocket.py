@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rxflow.errors import ConfigError, ConnectError
@@ -18,6 +21,9 @@ _BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _FRAME: Final = 64 * 1024
 _UNSENT: Final = 2 * _FRAME  # of a server that pings and does not read
 _SERVER_ERROR: Final = 500
+
+HANDSHAKE: Final = 5.0
+"""Seconds that the request and its answer may take together."""
 
 
 def check_installed() -> None:
@@ -37,16 +43,30 @@ class WebSocket:
         stream: TCP or TLS.
         host: For the Host header.
         port: Likewise.
-        path: What the broker listens on, commonly `/mqtt`.
+        target: Path and query, of which no error shows the query.
+        headers: Sent along with the request.
+        clock: Seconds, for the handshake's limit.
     """
 
-    def __init__(self, stream: Stream, host: str, port: int, path: str) -> None:
+    def __init__(  # noqa: PLR0913 (each is one fact)
+        self,
+        stream: Stream,
+        host: str,
+        port: int,
+        target: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         from wsproto import ConnectionType, WSConnection  # noqa: PLC0415 (an extra)
 
         self._stream = stream
         self._connection: WSConnection = WSConnection(ConnectionType.CLIENT)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._path = path
+        self._target = target
+        self._path = target.partition("?")[0]
+        self._headers = headers
+        self._clock = clock
         self._raw = bytearray()  # framed, and not sent yet
         self._framed = 0  # bytes of the caller's that are in `_raw`
         self._read = bytearray()
@@ -63,24 +83,37 @@ class WebSocket:
         from wsproto.utilities import RemoteProtocolError  # noqa: PLC0415
 
         self._stream.do_handshake()
-        request = Request(host=self._host, target=self._path, subprotocols=["mqtt"])
+        until = self._clock() + HANDSHAKE
+        headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+        request = Request(
+            host=self._host, target=self._target, subprotocols=["mqtt"], extra_headers=headers
+        )
         raw = self._connection.send(request)
         while raw:
+            self._wait_no_longer_than(until)
             raw = raw[self._stream.send(raw) :]
         while True:
+            self._wait_no_longer_than(until)
             data = self._stream.recv(65_536)
             if not data:
                 raise ConnectionResetError("the server closed during the WebSocket handshake")
             try:
                 self._connection.receive_data(data)
-            except RemoteProtocolError as error:
-                raise ConnectError(f"no WebSocket server at {self._path}: {error}") from error
+            except RemoteProtocolError:  # whose text may hold what was sent: ours, of an echo
+                raise ConnectError(f"no WebSocket server at {self._path}") from None
             for event in self._connection.events():
                 if isinstance(event, AcceptConnection):
                     self._take_events()
                     return
                 if isinstance(event, RejectConnection):
                     raise self._refusal(event.status_code)
+
+    def _wait_no_longer_than(self, until: float) -> None:
+        """Each single byte would have the stream's own timeout."""
+        left = until - self._clock()
+        if left <= 0:
+            raise TimeoutError(f"no answer to the WebSocket request within {HANDSHAKE:g} s")
+        self._stream.settimeout(left)
 
     def _refusal(self, status: int) -> Exception:
         text = f"the server refused the WebSocket at {self._path}: status {status}"
@@ -123,9 +156,12 @@ class WebSocket:
         Raises:
             BlockingIOError: Not yet; to be called again with the same beginning. With TLS below it
                 is an `ssl.SSLWantWriteError`.
+            ConnectionResetError: The server has closed.
         """
         from wsproto.events import BytesMessage  # noqa: PLC0415
 
+        if self._is_over:  # wsproto would raise, and show what is to be sent: a password, perhaps
+            raise ConnectionResetError("the server closed the WebSocket")
         if not self._framed:
             self._flush()
             frame = bytes(data[:_FRAME])

@@ -28,7 +28,7 @@ from rxflow._packets import (
     MalformedPacketError,
     check_packet,
 )
-from rxflow.delivery import QOS2, Delivery, Ledger
+from rxflow.delivery import QOS2, Delivery, Ledger, Token
 from rxflow.message import Message
 from rxflow.properties import NONE, Properties, check
 
@@ -40,6 +40,9 @@ HELD_BACK: Final = 1024 * 1024
 
 _FEW_BYTES: Final = 16 * 1024
 """Enough for a quiet stream; to make room for a burst costs more than to read a little."""
+
+_GROWTH: Final = 100
+"""Bytes of an unfinished packet that show that its sender still sends it."""
 
 _TOPIC_BYTES_KEPT: Final = 16 * 1024 * 1024
 _TOPIC_COSTS: Final = 100  # bytes, besides its name
@@ -68,6 +71,7 @@ class Receiver(Protocol):
 
     ledger: Ledger
     max_pending: int
+    max_pending_bytes: int
 
     @property
     def on_next(self) -> Callable[[Message[bytes]], object]:
@@ -75,7 +79,15 @@ class Receiver(Protocol):
         ...
 
     def admit(self, topic: bytes) -> str | None:
-        """The topic as text, or None if nobody asked for it or it is no topic at all."""
+        """The topic as text; None if the user has let go of it.
+
+        Raises:
+            ValueError: No topic may be so.
+        """
+        ...
+
+    def oversized(self, message: Message[bytes], size: int) -> None:
+        """This message came in a packet of `size` bytes, above the limit; without its payload."""
         ...
 
     def passed(self, first: int) -> None:
@@ -108,7 +120,8 @@ class Wire:
         stream: What carries the bytes.
         receiver: Who gets the messages.
         version5: True on MQTT 5, whose PUBLISH has properties.
-        max_packet_bytes: A larger packet is a protocol error; nothing of it is kept.
+        max_packet_bytes: Of a PUBLISH that is larger only the topic is kept; any other packet that
+            is larger is a protocol error.
         now: The clock for `received_at`.
         clock: Seconds, for `last_read` and `last_write`.
     """
@@ -133,6 +146,9 @@ class Wire:
         self._at = 0
         self._later: list[bytes] = []  # read, of a packet of which still more is to come
         self._missing = 0  # bytes of that packet
+        self._skip = 0  # bytes to come of a packet that is too large, and not kept
+        self._grown = 0  # bytes that have come since
+        self._grown_at = clock()  # the latest packet was whole, or an unfinished one had grown
         self._sound = b""  # the latest properties
         self._topics: dict[bytes, str | None] = {}
         self._topic_bytes = 0
@@ -217,22 +233,53 @@ class Wire:
         """
         with self._lock:
             chunks = self._chunks()
-        if chunks:
-            self.last_read = self._clock()
-            self.heard += sum(map(len, chunks))
-            if self._missing > 0:  # to join a large packet with each of its parts is quadratic
-                self._missing -= sum(map(len, chunks))
-                self._later += chunks
-                if self._missing > 0:
-                    return
-                chunks, self._later = self._later, []
-            if self._at < len(self._data):
-                chunks.insert(0, self._data[self._at :])
-            self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
-            self._at = 0
-            if self.awaits_connack and self._data[0] & 0xF0 != CONNACK:  # [MQTT-3.2.0-1]
-                raise MalformedPacketError("a packet before CONNACK", PROTOCOL_ERROR)
-            self.decode()
+        if not chunks:
+            return
+        self.last_read = self._clock()
+        count = sum(map(len, chunks))
+        self._grown += count
+        self.heard += count
+        if self._skip and not (chunks := self._not_skipped(chunks)):
+            self._note_growth()
+            return
+        if self._missing > 0:  # to join a large packet with each of its parts is quadratic
+            self._missing -= count
+            self._later += chunks
+            if self._missing > 0:
+                self._note_growth()
+                return
+            chunks, self._later = self._later, []
+        if self._at < len(self._data):
+            chunks.insert(0, self._data[self._at :])
+        self._data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
+        self._at = 0
+        if self.awaits_connack and self._data[0] & 0xF0 != CONNACK:  # [MQTT-3.2.0-1]
+            raise MalformedPacketError("a packet before CONNACK", PROTOCOL_ERROR)
+        self.decode()
+        if self._at:
+            self._grown = _GROWTH
+        self._note_growth()
+
+    def _not_skipped(self, chunks: list[bytes]) -> list[bytes]:
+        """What comes behind a packet that is too large."""
+        data = b"".join(chunks)
+        rest = data[self._skip :]
+        self._skip = max(0, self._skip - len(data))
+        return [rest] if rest else []
+
+    def _note_growth(self) -> None:
+        if self._grown >= _GROWTH:
+            self._grown, self._grown_at = 0, self.last_read
+
+    def expect(self) -> None:
+        """Reading begins, or goes on after a pause: an unfinished packet has its time again."""
+        self._grown_at = self._clock()
+
+    @property
+    def unfinished_for(self) -> float:
+        """For how many seconds a packet that has begun grows by no more than PINGRESPs."""
+        has_begun = self._skip or self._later or self._at < len(self._data)
+        return self.last_read - self._grown_at if has_begun else 0.0
 
     def _chunks(self) -> list[bytes]:
         chunks: list[bytes] = []
@@ -267,6 +314,8 @@ class Wire:
         received_at = self._now()
         version5 = self._version5
         new, enqueue = object.__new__, ledger.queue.append
+        most = receiver.max_pending_bytes
+        heavy = min(largest, most // limit)  # so many that are lighter are within `most` anyway
         room = limit - ledger.unsettled
         known, qos, retain, duplicate = -1, 0, False, False
         properties: Properties | bytes = NONE
@@ -282,11 +331,17 @@ class Wire:
                         start, length = self._length(data, at + 1)
                         if not start:
                             break
-                if length > largest:
-                    raise MalformedPacketError(
-                        f"a packet of {length} bytes; max_packet_bytes is {largest}"
-                    )
                 stop = start + length
+                if length > heavy:
+                    if length > largest:
+                        if not (after := self._oversized(data, at, start, length)):
+                            break
+                        at = after
+                        continue
+                    is_counted = stop <= end and _PUBLISH < first & 0xF6 < PUBACK  # of QoS 1 or 2
+                    if is_counted and not ledger.weigh(length, most):
+                        self.is_paused = True
+                        break
                 if stop > end:
                     self._missing = stop - end
                     break
@@ -388,13 +443,63 @@ class Wire:
             self._sound = raw
         return self._sound, after
 
+    def _oversized(self, data: bytes, at: int, start: int, length: int) -> int:
+        """Hand on what a PUBLISH that is too large begins with, and skip the rest.
+
+        Returns:
+            Where to go on; 0: later, when its topic is here or there is room.
+
+        Raises:
+            MalformedPacketError: It is no PUBLISH, or a malformed one.
+        """
+        first, end, stop = data[at], len(data), start + length
+        qos = first >> 1 & 3
+        if first & 0xF0 != _PUBLISH or qos == 3:  # noqa: PLR2004
+            raise MalformedPacketError(
+                f"a packet of type {first >> 4} and {length:,} bytes; "
+                f"max_packet_bytes is {self._max_packet_bytes:,}"
+            )
+        rest = start + 2 + int.from_bytes(data[start : start + 2])
+        after = rest + 2 * bool(qos)
+        if min(stop, after) > end or end < start + 2:
+            self._missing = max(1, min(stop, after) - end)
+            return 0
+        packet_id = int.from_bytes(data[rest:after])
+        if after > stop or (qos and not packet_id):
+            raise MalformedPacketError("a PUBLISH shorter than its own topic, or with packet id 0")
+        ledger, name = self._receiver.ledger, data[start + 2 : rest]
+        if qos and ledger.unsettled >= self._receiver.max_pending:
+            ledger.settle()
+            if ledger.unsettled >= self._receiver.max_pending:
+                self.is_paused = True
+                return 0
+        self._skip = max(0, stop - end)
+        topic = self._topics[name] if name in self._topics else self._topic(name)
+        delivery: Token | None = ledger.unacknowledged
+        if qos == 1:
+            delivery = Delivery(ledger, packet_id)
+        elif qos:
+            digest = zlib.crc32(data[at + 1 : after])  # what it says is not here: length and topic
+            delivery = ledger.open2(packet_id, digest, duplicate=bool(first & 8))
+        else:
+            ledger.received0 += 1
+        if delivery and topic is not None:
+            retain, duplicate = bool(first & 1), bool(first & 8)
+            self._receiver.oversized(
+                Message(topic, b"", qos, retain, duplicate, NONE, self._now(), delivery), length
+            )
+        return min(stop, end)
+
     def _topic(self, name: bytes) -> str | None:
-        """As text; None, which is remembered too, if nobody asked for it."""
+        """As text, which is remembered, and None too."""
         self._topic_bytes += len(name) + _TOPIC_COSTS
         if self._topic_bytes > _TOPIC_BYTES_KEPT:
             self._topics.clear()
             self._topic_bytes = len(name) + _TOPIC_COSTS
-        topic = self._topics[name] = self._receiver.admit(name)
+        try:
+            topic = self._topics[name] = self._receiver.admit(name)
+        except ValueError as error:
+            raise MalformedPacketError(f"the topic {name[:80]!r}: {error}") from None
         return topic
 
     def _other(self, first: int, data: bytes, at: int, stop: int) -> None:

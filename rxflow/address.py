@@ -5,8 +5,9 @@
     mqtt+unix:///run/mosquitto.sock         a Unix socket on this machine
 
 `scheme://[user[:password]@]host[:port][/path][?version=3.1.1|5]`; what is special in a URL is
-percent-encoded in user, password and the path of a Unix socket, which is absolute. No error text
-and no `repr` here shows a credential.
+percent-encoded in user, password and the path of a Unix socket, which is absolute. The path of a
+WebSocket is sent as it is given, `/mqtt` where there is none, and so is what else stands behind the
+`?`: a gateway may want a token there. No error text and no `repr` here shows a credential.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast, final
 from urllib.parse import quote, unquote_to_bytes
 
-from rxflow.errors import ConfigError
+from rxflow.errors import ConfigError, ConnectError
 
 Scheme = Literal["mqtt", "mqtts", "ws", "wss", "mqtt+unix"]
 Version = Literal["3.1.1", "5"]
@@ -41,16 +43,35 @@ _HOST: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]*)(?::(?P<port>[^:]*))
 
 @final
 class Secret:
-    """A text that neither `repr`, `str` nor `vars` shows."""
+    """A text that neither `repr`, `str` nor `vars` shows, or a function that gives it each time."""
 
     __slots__ = ("_text",)
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str | Callable[[], str]) -> None:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself. Not for logs."""
-        return self._text
+        """The text itself. Not for logs.
+
+        Raises:
+            ConnectionError: The function raised; it may not at another time.
+            ConnectError: What it returned can't be a password.
+        """
+        if isinstance(self._text, str):
+            return self._text
+        try:
+            text = self._text()
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error}"
+            raise ConnectionError(f"the function given as password raised {raised}") from error
+        if not isinstance(cast("object", text), str):
+            kind = type(text).__name__
+            raise ConnectError(f"the function given as password returned {kind}, not str")
+        try:
+            _check_credentials("", text)
+        except ConfigError as error:
+            raise ConnectError(f"what the function returned can't be sent: {error}") from None
+        return text
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._text == other._text
@@ -71,6 +92,7 @@ class Address:
         host: A name or an IP address, without brackets; the path of a Unix socket.
         port: Of the URL, or the scheme's own; 0 for a Unix socket.
         path: Of the WebSocket; empty where there is none.
+        query: What follows its `?`, without `version`; it may hold a token.
         version: Of MQTT, if the URL fixes it.
         username: None if there is none; an empty one is sent.
         password: None if there is none.
@@ -83,6 +105,7 @@ class Address:
     version: Version | None = None
     username: str | None = field(default=None, repr=False)
     password: Secret | None = field(default=None, repr=False)
+    query: Secret | None = field(default=None, repr=False)
 
     @property
     def is_tls(self) -> bool:
@@ -98,6 +121,16 @@ class Address:
     def is_unix(self) -> bool:
         """True if `host` is the path of a Unix socket."""
         return self.scheme == UNIX
+
+    @property
+    def tls_name(self) -> str:
+        """The name that the certificate must have: without a final dot [RFC 6066, 3]."""
+        return self.host.removesuffix(".")
+
+    @property
+    def target(self) -> str:
+        """Of the WebSocket, what is asked for: path and query. Not for logs."""
+        return f"{self.path}?{self.query.reveal()}" if self.query else self.path
 
     @property
     def is_loopback(self) -> bool:
@@ -135,13 +168,15 @@ class Address:
         return f"{self.scheme}://{masked}{host}:{self.port}{self.path}"
 
 
-def parse(url: str, username: str | None = None, password: str | None = None) -> Address:
+def parse(
+    url: str, username: str | None = None, password: str | Callable[[], str] | None = None
+) -> Address:
     """Take a broker's URL apart.
 
     Args:
         url: See above.
         username: Wins over that of the URL.
-        password: Wins over that of the URL.
+        password: Wins over that of the URL; or a function that returns it, for each connection.
 
     Raises:
         ConfigError: Something in it is wrong or unknown; the text names it, credentials masked.
@@ -168,14 +203,16 @@ def parse(url: str, username: str | None = None, password: str | None = None) ->
     username = own_username if username is None else username
     password = own_password if password is None else password
     _check_credentials(username, password)
+    version, query = _options(url, parts["query"], is_websocket=scheme in {"ws", "wss"})
     return Address(
         scheme=scheme,
         host=host,
         port=port,
         path=path,
-        version=_version(url, parts["query"]),
+        version=version,
         username=username,
         password=None if password is None else Secret(password),
+        query=Secret(query) if query else None,
     )
 
 
@@ -236,25 +273,32 @@ def _port(url: str, port: str | None) -> int | None:
 
 def _path(url: str, path: str, *, is_websocket: bool) -> str:
     if is_websocket:
-        return path if path.strip("/") else "/mqtt"
+        return path or "/mqtt"
     if path.strip("/"):
         raise _wrong(url, "only ws:// and wss:// have a path; topics are arguments of their own")
     return ""
 
 
-def _version(url: str, query: str | None) -> Version | None:
+def _options(
+    url: str, query: str | None, *, is_websocket: bool
+) -> tuple[Version | None, str | None]:
+    """The version, and of a WebSocket all that is not ours."""
     if query is None:
-        return None
+        return None, None
     found: Version | None = None
+    others: list[str] = []
     for option in query.split("&"):
         key, _, value = option.partition("=")
+        if key != "version" and is_websocket:
+            others.append(option)
+            continue
         if key != "version" or found is not None:
             shown = key if re.fullmatch(r"\w{1,40}", key) else "…"
             raise _wrong(url, f"the only option is version, once; got {shown!r}")
         if value not in VERSIONS:
             raise _wrong(url, f"version is 3.1.1 or 5, not {value!r}")
         found = value
-    return found
+    return found, "&".join(others)
 
 
 def _credentials(url: str, credentials: str) -> tuple[str | None, str | None]:
@@ -270,11 +314,11 @@ def _credentials(url: str, credentials: str) -> tuple[str | None, str | None]:
     return decoded[0], decoded[1] if colon else None
 
 
-def _check_credentials(username: str | None, password: str | None) -> None:
+def _check_credentials(username: str | None, password: str | Callable[[], str] | None) -> None:
     if password is not None and username is None:  # [MQTT-3.1.2-22]
         raise ConfigError("password: it needs a username; username='' is one")
     for name, value in (("username", username), ("password", password)):
-        if value is None:
+        if not isinstance(value, str):
             continue
         size = len(value.encode(errors="replace"))
         has_surrogate = any("\ud800" <= c <= "\udfff" for c in value)

@@ -183,6 +183,7 @@ class Ledger:
         needed: How many sinks must have stored a delivery for it to be stored: one, unless the
             pipeline was abandoned.
         opened: How many numbers were given to deliveries, and to those that came again.
+        heavy: Bytes of the large ones that are not settled.
         queue: Packet ids in the order received, from the first that is not resolved.
         newly_stored, newly_let_go: The numbers of what was dropped since the last `settle`.
     """
@@ -226,6 +227,8 @@ class Ledger:
         self._done2: dict[int, int] = {}  # those settled, their PUBREL not seen -> digest
         self._older2: set[int] = set()  # packet ids of both from before this connection
         self._adopted: dict[int, int] = {}  # number on an older connection -> number on this one
+        self._weights: dict[int, int] = {}  # number of a large one -> bytes, until settled
+        self.heavy = 0  # bytes of all these
         _ledgers.add(self)
 
     # -- what the connection says -------------------------------------------------------------
@@ -304,6 +307,7 @@ class Ledger:
     def _repeat(self, packet_id: int, earlier: int | None) -> None:
         """Answer on this connection what came on another, now or when that is settled."""
         number = self.opened
+        self.heavy -= self._weights.pop(number, 0)
         self.opened += 1
         self._repeats += 1
         self._resolved += 1
@@ -313,6 +317,25 @@ class Ledger:
             self._acknowledge_in_order([])
         elif earlier is not None:
             self._adopted[earlier] = number
+
+    def weigh(self, size: int, most: int) -> bool:
+        """Note down that the next delivery is a large one; False if there is no room for it.
+
+        One that is larger than `most` has room when no other is held.
+
+        Args:
+            size: Its bytes.
+            most: Bytes that all that are noted down may have together.
+        """
+        number = self.opened
+        self.heavy -= self._weights.pop(number, 0)
+        if self.heavy and self.heavy + size > most:
+            self.settle()
+            if self.heavy and self.heavy + size > most:
+                return False
+        self._weights[number] = size
+        self.heavy += size
+        return True
 
     def release(self, packet_id: int) -> bool:
         """Forget a QoS 2 packet id: its PUBREL came. True if PUBCOMP may follow at once."""
@@ -366,6 +389,9 @@ class Ledger:
         may_let_go = may_stored and not self._is_closed
         self._resolved += len(stored) + len(let_go)
         self.stored += len(stored)
+        if self._weights:
+            for number in (*stored, *let_go):
+                self.heavy -= self._weights.pop(number, 0)
         if not self._is_closed:
             self.let_go += len(let_go)
         ready: list[int] = []

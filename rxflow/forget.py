@@ -14,6 +14,8 @@ from rxflow.client_ids import ClientIds
 from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
 from rxflow.log import tell
+from rxflow.message import Message
+from rxflow.topics import check_topic
 
 CONNECT_TIMEOUT: Final = 10.0
 
@@ -149,5 +151,8 @@ class _Visit:
     def settled(self) -> None:
         """Nothing is received."""
 
-    def admit(self, topic: bytes) -> str | None:
-        del topic  # nothing is received
+    def admit(self, topic: bytes) -> str:
+        return check_topic(topic)
+
+    def oversized(self, message: Message[bytes], size: int) -> None:
+        """Nothing is received."""

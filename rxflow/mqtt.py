@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import reactivex
@@ -21,6 +21,7 @@ from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.log import logger
 from rxflow.message import Message
+from rxflow.operators import arguments
 from rxflow.operators.scope import Scope, home, scope_of
 from rxflow.topics import check_filter, matcher
 
@@ -31,12 +32,12 @@ Filter = str | tuple[str, int]
 _ONE_DAY: Final = 86_400
 
 
-def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT gives it)
+def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives it)
     url: str,
     *topics: Filter,
     qos: int = 1,
     username: str | None = None,
-    password: str | None = None,
+    password: str | Callable[[], str] | None = None,
     version: VersionOrAuto = "auto",
     client_id: str | None = None,
     clean_start: bool | None = None,
@@ -47,12 +48,16 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
     answer_timeout: float = 10.0,
     max_filters_per_subscribe: int | None = None,
     max_pending: int = 10_000,
-    max_packet_bytes: int = 1024 * 1024,
+    max_pending_bytes: int = 64 * 1024 * 1024,
+    max_packet_bytes: int = 16 * 1024 * 1024,
+    rejected: abc.ObserverBase[Any] | None = None,
     will: Will | None = None,
     tls: ssl.SSLContext | None = None,
     ca_file: str | None = None,
     cert_file: str | None = None,
     key_file: str | None = None,
+    key_password: str | None = None,
+    headers: Mapping[str, str] | None = None,
     drain_timeout: float = 5.0,
     on_connect: Callable[[Connected], object] | None = None,
 ) -> Flow[Message[bytes]]:
@@ -69,12 +74,15 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
 
     Args:
         url: `mqtt://`, `mqtts://` (TLS), `ws://` or `wss://` (extra `websocket`), with
-            `user:password@` and `?version=3.1.1` or `5` where wanted; or `mqtt+unix:///path`.
+            `user:password@` and `?version=3.1.1` or `5` where wanted; or `mqtt+unix:///path`. Path
+            and query of a WebSocket are sent as given; without a path it is `/mqtt`.
         topics: Topic filters, at least one: `+`, `#` and `$share/group/filter` included; a pair
             `(filter, qos)` has a QoS of its own.
         qos: 0, 1 or 2, the most that the broker may use.
         username: Wins over that of the URL.
-        password: Likewise. Shown nowhere.
+        password: Likewise; or a function that returns it, called before each connection on a thread
+            of its own: for tokens that expire. What it raises is told, and tried again. Shown
+            nowhere.
         version: "auto" tries 5 on each connection, and 3.1.1 where the broker refuses that, or is
             silent or closes twice. The URL wins.
         client_id: Names the session. Without it the session is clean, save under
@@ -95,12 +103,20 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
             takes no more (8 at AWS). None: all at once; half as many when the connection was lost
             twice before the answer.
         max_pending: Most messages of QoS 1 and 2 that are read and not settled.
-        max_packet_bytes: A larger packet ends the connection; MQTT 5 brokers drop it before.
+        max_pending_bytes: Most bytes of these; one that is larger is read when no other is held.
+            Those of up to `max_pending_bytes / max_pending` bytes are counted only.
+        max_packet_bytes: Of a larger message only the topic is read. It is set aside, or the stream
+            fails; its error names topic and size.
+        rejected: An observer, usually a `JsonLinesSink`, to set aside a message that is too large;
+            without its payload. None: the stream fails with a `DecodeError`.
         will: What the broker publishes if this client is lost.
         tls: A context of your own, instead of the files; the default verifies name and chain.
-        ca_file: PEM file of the authorities to trust instead of the system's.
+        ca_file: PEM file of the authorities to trust instead of the system's. All files are read
+            now, and again at each connection, so they may be renewed while we run.
         cert_file: PEM file of our certificate, where the broker asks for one.
         key_file: PEM file of its key, if that is not in `cert_file`.
+        key_password: Of an encrypted key. Nobody is ever asked for it.
+        headers: Sent with the request of `ws://` and `wss://`; shown nowhere.
         drain_timeout: Seconds that deliveries may take to settle after the end of the stream.
         on_connect: Called on the stream's thread each time that the subscription stands. What it
             raises fails the stream.
@@ -109,7 +125,7 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
         A `Flow`: an Observable that has rxflow's operators as methods too.
 
     Raises:
-        ConfigError: A setting is wrong; at call time, before any I/O.
+        ConfigError: A setting is wrong, or a file of TLS can't be used; at call time.
     """
     connecting = Connecting(
         url=url,
@@ -127,6 +143,8 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
         ca_file=ca_file,
         cert_file=cert_file,
         key_file=key_file,
+        key_password=key_password,
+        headers=headers,
     )
     place = connecting.place
     filters = _filters(topics, qos)
@@ -134,9 +152,11 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
     check_range("max_pending", max_pending, 1, 1 << 31)
     if max_filters_per_subscribe is not None:
         check_range("max_filters_per_subscribe", max_filters_per_subscribe, 1, MOST_FILTERS)
+    check_range("max_pending_bytes", max_pending_bytes, 1, 1 << 50)
     check_range("max_packet_bytes", max_packet_bytes, 16, 268_435_455)
-    if clean_start is False and client_id is None:
-        raise ConfigError("clean_start=False: a session that is kept needs a client_id")
+    arguments.observer("rejected", rejected)
+    _check_clean_start(clean_start, client_id)
+    _check_hook(on_connect)
     matches = matcher(name for name, _ in filters)
     is_qos0 = all(qos == 0 for _, qos in filters)
     latest: Source | None = None
@@ -156,6 +176,7 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
             is_durable=is_lasting and not clean_start,
             session_expiry=session_expiry,
             max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
             max_packet_bytes=max_packet_bytes,
             max_filters=max_filters_per_subscribe or MOST_FILTERS,
         )
@@ -185,7 +206,7 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
         connecting.warn_of_plain_password(is_program=is_program)
         source = Source(
             chosen,
-            Subscription(filters, matches, on_connect),
+            Subscription(filters, matches, on_connect, rejected),
             observer,
             loop,
             drain_timeout=drain_timeout,
@@ -196,6 +217,7 @@ def from_mqtt(  # noqa: C901, PLR0913 (a connection has as many settings as MQTT
         )
         earlier, latest = latest, source
         if scope:
+            scope.adopt(rejected)
             source.leave = scope.register(source)
             source.is_ending = scope.root.is_ending
             scope.root.sources.append(source)
@@ -235,6 +257,18 @@ def _at_home(
         return subscription
 
     return reactivex.create(subscribe)
+
+
+def _check_hook(on_connect: object) -> None:
+    if on_connect is not None:
+        arguments.function("on_connect", on_connect)
+
+
+def _check_clean_start(clean_start: object, client_id: str | None) -> None:
+    if clean_start is not None and not isinstance(clean_start, bool):
+        raise ConfigError(f"clean_start: True, False or None, not {clean_start!r}")
+    if clean_start is False and client_id is None:
+        raise ConfigError("clean_start=False: a session that is kept needs a client_id")
 
 
 def _is_rival(other: object, settings: Settings) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.rejection import rejection
 from rxflow.sinks import item
+from rxflow.topics import check_topic
 
 _ONE_DAY: Final = 86_400
 _MOST_TOPICS: Final = 10_000  # whose bytes are remembered
@@ -87,7 +88,7 @@ class MqttSink(abc.ObserverBase[Any]):
         qos: int | Callable[[Any], int] = 1,
         retain: bool | Callable[[Any], bool] = False,
         username: str | None = None,
-        password: str | None = None,
+        password: str | Callable[[], str] | None = None,
         version: VersionOrAuto = "auto",
         client_id: str | None = None,
         keep_alive: int = 30,
@@ -98,6 +99,8 @@ class MqttSink(abc.ObserverBase[Any]):
         ca_file: str | None = None,
         cert_file: str | None = None,
         key_file: str | None = None,
+        key_password: str | None = None,
+        headers: Mapping[str, str] | None = None,
         rejected: abc.ObserverBase[Any] | None = None,
     ) -> None:
         self._connecting = Connecting(
@@ -114,6 +117,8 @@ class MqttSink(abc.ObserverBase[Any]):
             ca_file=ca_file,
             cert_file=cert_file,
             key_file=key_file,
+            key_password=key_password,
+            headers=headers,
         )
         self._place = self._connecting.place
         if not callable(topic):
@@ -641,8 +646,11 @@ class MqttSink(abc.ObserverBase[Any]):
     def raised(self, error: Exception) -> None:
         self._fail(self._unusable(error))
 
-    def admit(self, topic: bytes) -> str | None:
-        del topic  # a sink receives nothing
+    def admit(self, topic: bytes) -> str:
+        return check_topic(topic)  # a sink has subscribed to nothing: dropped, not acknowledged
+
+    def oversized(self, message: Message[bytes], size: int) -> None:
+        """Likewise."""
 
 
 class _Handed:

@@ -24,7 +24,13 @@ CANARY = "c4nary"
         ("mqtts://h", Address("mqtts", "h", 8883)),
         ("ws://h", Address("ws", "h", 80, "/mqtt")),
         ("wss://h", Address("wss", "h", 443, "/mqtt")),
-        ("ws://h/", Address("ws", "h", 80, "/mqtt")),
+        ("ws://h/", Address("ws", "h", 80, "/")),
+        ("ws://h:81//p", Address("ws", "h", 81, "//p")),
+        ("ws://h?token=x&b", Address("ws", "h", 80, "/mqtt", query=Secret("token=x&b"))),
+        (
+            "wss://h/p?a=1&version=5&b=%40",
+            Address("wss", "h", 443, "/p", "5", query=Secret("a=1&b=%40")),
+        ),
         ("ws://h/a/b%20c", Address("ws", "h", 80, "/a/b%20c")),
         ("mqtt://h/", Address("mqtt", "h", 1883)),
         ("MQTT://Host.Example:1", Address("mqtt", "host.example", 1)),
@@ -161,7 +167,7 @@ def test_credentials_that_mqtt_cannot_carry_are_refused_unseen(username, passwor
 
 
 def test_no_representation_shows_a_credential():
-    address = parse(f"mqtts://{CANARY}:{CANARY}@h")
+    address = parse(f"wss://{CANARY}:{CANARY}@h?{CANARY}")
     shown = (repr(address), str(address), f"{address}", f"{address.password}")
     shown += (str(dataclasses.asdict(address) | {"username": ""}), repr(address.password))
     assert CANARY not in "".join(shown)
@@ -176,11 +182,33 @@ def test_no_representation_shows_a_credential():
         ("mqtts://u:p@h", "mqtts://***@h:8883"),
         ("mqtt://[::1]:1", "mqtt://[::1]:1"),
         ("wss://h/p?version=5", "wss://h:443/p"),
+        (f"wss://h/p?token={CANARY}", "wss://h:443/p"),
     ],
 )
 def test_an_address_prints_as_a_url_that_parses_again(url, shown):
     assert str(parse(url)) == shown
     assert parse(shown).host == parse(url).host
+
+
+def test_what_a_websocket_asks_for_is_path_and_query():
+    assert parse("ws://h/p?version=5").target == "/p"
+    assert parse("ws://h?version=5&t=1&u").target == "/mqtt?t=1&u"
+
+
+def test_the_name_of_a_certificate_has_no_final_dot():
+    assert [parse(f"mqtts://{h}").tls_name for h in ("a.b.", "a.b", "[::1]")] == [
+        "a.b",
+        "a.b",
+        "::1",
+    ]
+
+
+def test_a_function_for_a_password_is_asked_each_time_and_never_shown():
+    tokens = iter([CANARY, "other"])
+    address = parse("mqtt://u@h", password=lambda: next(tokens))
+    assert address.password is not None
+    assert [address.password.reveal(), address.password.reveal()] == [CANARY, "other"]
+    assert "***" in repr(address.password)
 
 
 @pytest.mark.parametrize(

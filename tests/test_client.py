@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import socket
 import threading
 import time
+import traceback
 
 import pytest
 import reactivex
+from brokers import Authority
+from cryptography.hazmat.primitives import serialization
 from reactivex.disposable import SerialDisposable
+from reactivex.subject import Subject
 from scripted import (
     DISCONNECT,
     PINGREQ,
@@ -23,7 +28,18 @@ from scripted import (
 )
 from serving import serve, until_disconnect
 
-from rxflow import ConnectError, JsonSink, MqttSink, RxflowWarning, from_mqtt, read_rows, run
+from rxflow import (
+    ConfigError,
+    ConnectError,
+    DecodeError,
+    JsonLinesSink,
+    JsonSink,
+    MqttSink,
+    RxflowWarning,
+    from_mqtt,
+    read_rows,
+    run,
+)
 from rxflow import operators as ops
 from rxflow._client import Client
 from rxflow.delivery import Ledger
@@ -166,19 +182,107 @@ def test_packets_larger_than_a_read_arrive_whole():
     assert sizes == [1_000_000, 0, 700_000, 1]
 
 
-def test_a_packet_above_the_limit_ends_the_connection_before_it_is_read():
+def test_a_message_above_the_limit_fails_the_stream_and_its_error_names_topic_and_size():
     def script(conversation):
         conversation.accept()
         conversation.accept_subscription()
-        conversation.send(b"\x30\xff\xff\xff\x7f")  # 256 MB are to come
-        conversation.read_to_end()
+        conversation.send(b"\x32\xff\xff\xff\x7f\0\5big/1\0\7")  # 256 MB are to come
+        assert PUBACK not in conversation.read_to_end()
 
-    lines = []
+    with ScriptedBroker(script) as broker:
+        source = from_mqtt(broker.url, "#", client_id="me")
+        with pytest.raises(
+            DecodeError, match=r"268,435,455 bytes.*'big/1'.*16,777,216.*rejected="
+        ) as e:
+            quiet(source, reactivex.Observer())
+    assert e.value.topic == "big/1"
+
+
+@pytest.mark.parametrize("version", [3, 5])
+def test_a_message_above_the_limit_is_set_aside_and_the_stream_goes_on(tmp_path, version):
+    empty = b"\0" * (version == 5)
+    large, small = packet(0x32, b"\0\1b\0\7" + empty + b"x" * 5_000), b"\0\1a\0\x08" + empty + b"1"
+
+    def script(conversation):
+        conversation.accept(version=version)
+        # A broker that is told the limit drops what is above it without a word.
+        assert b"\x27\0\0\x03\xe8" not in conversation.connect
+        conversation.accept_subscription(version=version)
+        conversation.send(large + packet(0x32, small))
+        assert conversation.packet_ids(PUBACK, 2) == [7, 8]
+        until_disconnect(conversation)
+
+    path = tmp_path / "bad.jsonl"
+    with ScriptedBroker(script) as broker:
+        source = from_mqtt(
+            broker.url.replace("3.1.1", "5" if version == 5 else "3.1.1"),
+            "#",
+            max_packet_bytes=1000,
+            rejected=JsonLinesSink(path),
+        )
+        report = quiet(source.pipe(ops.take(1)), JsonSink(tmp_path / "good.json"))
+    (row,) = read_rows(path)
+    assert (row["topic"], report.set_aside, report.stored) == ("b", 1, 1)
+    assert "5,0" in row["error"]
+    assert "max_packet_bytes=1,000" in row["error"]
+
+
+def test_a_packet_whose_end_never_comes_is_given_up_though_each_ping_is_answered():
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        conversation.send(publish("a", b"x" * 1000)[:500])
+        assert set(until_disconnect(conversation)) == set()
+
     with ScriptedBroker(script, serve(publish("a"))) as broker:
+        source = from_mqtt(broker.url, "a", client_id="me", keep_alive=1).pipe(ops.take(1))
+        lines = []
         number = logger.add(lines.append, level="WARNING", format="{message}")
-        run(from_mqtt(broker.url, "a").pipe(ops.take(1)), reactivex.Observer())
+        run(source, reactivex.Observer())
         logger.remove(number)
-    assert "268435455 bytes; max_packet_bytes is 1048576" in lines[0]
+    assert any("stopped in its middle" in line for line in lines)
+
+
+def test_large_messages_are_bounded_in_bytes_and_reading_goes_on_at_half():
+    held, seen = [], []
+
+    def script(conversation):
+        conversation.accept()
+        conversation.accept_subscription()
+        for n in range(1, 9):
+            conversation.send(publish("a", b"x" * 300_000, packet_id=n))
+        assert conversation.packet_ids(PUBACK, 6) == list(range(1, 7))
+        until_disconnect(conversation)
+
+    def keep(message):
+        held.append(message)
+        seen.append(len(held))
+        if len(held) == 3:
+            asyncio.get_running_loop().call_later(0.01, held.clear)
+
+    with ScriptedBroker(script) as broker:
+        source = from_mqtt(broker.url, "a", max_pending_bytes=1_000_000)
+        source = source.pipe(ops.do_action(keep), ops.map(lambda m: len(m.payload)), ops.take(8))
+        quiet(
+            source.pipe(ops.do_action(lambda _: len(seen) > 6 and held.clear())),
+            reactivex.Observer(),
+        )
+    assert max(seen) == 3
+
+
+def test_a_broker_that_delivers_under_another_topic_is_heard_and_told_once(tmp_path):
+    """RabbitMQ turns `.` into `/`; some brokers have filters of their own kind."""
+    path, lines = tmp_path / "rows.json", []
+    script = serve(
+        publish("a/b", b"1", 1, 1), publish("a/c", b"2", 2, 2), publish("a.b", b"3", 1, 3)
+    )
+    with ScriptedBroker(script) as broker:
+        number = logger.add(lines.append, level="WARNING", format="{message}")
+        report = run(from_mqtt(broker.url, "a.b").pipe(ops.take(3)), JsonSink(path))
+        logger.remove(number)
+    assert list(read_rows(path)) == [1, 2, 3]
+    assert report.stored == 3
+    assert ["a/b" in line for line in lines if "no filter matches" in line] == [True]
 
 
 def test_a_broker_that_does_not_read_gets_everything_when_it_does():
@@ -439,6 +543,130 @@ def test_a_reconnect_to_a_broker_that_kept_the_session_subscribes_to_nothing():
     with ScriptedBroker(first, second) as broker:
         quiet(from_mqtt(broker.url, "a", client_id="me").pipe(ops.take(1)), reactivex.Observer())
     assert SUBSCRIBE not in kinds
+
+
+# -- what expires, and is read again ---------------------------------------------------------------
+
+
+def test_a_function_gives_the_password_of_each_connection():
+    passwords = iter(["first-token", "second-token"])
+    seen = []
+
+    def script(conversation):
+        conversation.accept()
+        seen.append(conversation.connect[-12:])
+        if len(seen) == 2:
+            conversation.accept_subscription()
+            conversation.send(publish("a"))
+            until_disconnect(conversation)
+
+    with ScriptedBroker(script, script) as broker:
+        source = from_mqtt(broker.url, "a", username="u", password=lambda: next(passwords))
+        quiet(source.pipe(ops.take(1)), reactivex.Observer())
+    assert b"first-token" in seen[0]
+    assert b"second-token" in seen[1]
+
+
+def test_a_function_for_the_password_that_raises_is_told_and_tried_again():
+    def password():
+        lines.append("asked")
+        if lines.count("asked") == 1:
+            raise OSError("no token today")
+        return "token"
+
+    lines = []
+    with ScriptedBroker(serve(publish("a"))) as broker:
+        source = from_mqtt(broker.url, "a", username="u", password=password).pipe(ops.take(1))
+        number = logger.add(lines.append, level="WARNING", format="{message}")
+        run(source, reactivex.Observer())
+        logger.remove(number)
+    assert "OSError: no token today; next attempt" in "".join(lines)
+
+
+@pytest.mark.parametrize(("value", "named"), [(b"canary", "bytes"), ("canary" * 20_000, "65,535")])
+def test_a_function_that_returns_no_password_is_a_connect_error_that_shows_nothing(value, named):
+    source = from_mqtt("mqtt://127.0.0.1:1", "a", username="u", password=lambda: value)
+    with pytest.raises(ConnectError, match=named) as caught:
+        quiet(source, reactivex.Observer())
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_certificates_that_are_renewed_while_we_run_are_used_at_the_next_connection(
+    make_mosquitto, authority, tmp_path
+):
+    """The broker's authority is replaced: only who reads the file again can come back."""
+    trusted, lines = tmp_path / "trusted.pem", []
+    shutil.copy(authority.path, trusted)
+    broker = make_mosquitto(certificate=authority.server)
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other", "other")
+
+    def renew(_):
+        broker.stop()
+        trusted.write_bytes(other.path.read_bytes())
+        broker._certificate = other.server
+        broker.start()
+
+    connects = []
+
+    def connected(event):
+        connects.append(event)
+        if len(connects) == 1:
+            threading.Thread(target=renew, args=(event,)).start()
+        else:
+            ended.on_next(None)
+
+    ended = Subject()
+    source = from_mqtt(
+        broker.tls_url, "a", ca_file=str(trusted), client_id="me", on_connect=connected, **LOGIN
+    )
+    run(source.pipe(ops.take_until(ended)), reactivex.Observer(), seconds=30)
+    assert len(connects) == 2, lines
+
+
+@pytest.mark.parametrize("password", ["wrong", None, "canary"])
+def test_an_encrypted_key_needs_its_password_and_nobody_is_asked(
+    make_mosquitto, authority, tmp_path, password
+):
+    key = serialization.load_pem_private_key(authority.client.key.read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"canary"),
+        )
+    )
+    broker = make_mosquitto(certificate=authority.server, client_ca=authority.path)
+    files = {
+        "ca_file": str(authority.path),
+        "cert_file": str(authority.client.chain),
+        "key_file": str(locked),
+        "key_password": password,
+    }
+    if password == "canary":
+        sink = MqttSink(broker.tls_url, topic="a", **files, **LOGIN)
+        assert "canary" not in repr(sink) + repr(sink._connecting)
+        assert quiet(reactivex.of(1), sink).stored == 1
+        return
+    with pytest.raises(ConfigError, match=r"locked\.pem" if password else "key_password"):
+        MqttSink(broker.tls_url, topic="a", **files, **LOGIN)
+
+
+def test_a_host_name_with_a_final_dot_has_a_certificate_without_it(
+    monkeypatch, make_mosquitto, authority
+):
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *args, **kw: real("127.0.0.1" if host == "localhost." else host, *args, **kw),
+    )
+    broker = make_mosquitto(certificate=authority.server)
+    url = broker.tls_url.replace("localhost", "localhost.")
+    assert "localhost." in url
+    sink = MqttSink(url, topic="a", ca_file=str(authority.path), **LOGIN)
+    assert quiet(reactivex.of(1), sink).stored == 1
 
 
 # -- TLS -------------------------------------------------------------------------------------------

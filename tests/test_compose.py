@@ -4,9 +4,12 @@ import ssl
 from pathlib import Path
 
 import pytest
-import reactivex
 
-from rxflow import ConfigError, MqttSink, Will, from_mqtt, run
+from rxflow import ConfigError, MqttSink, Will, from_mqtt
+
+
+async def canary_later():
+    return "canary"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,13 @@ from rxflow import ConfigError, MqttSink, Will, from_mqtt, run
         ({"will": Will("")}, "will.*topic"),
         ({"will": Will("a", qos=3)}, "will.*qos.*3"),
         ({"will": Will("a", payload="text")}, "will.*payload.*text"),
+        ({"will": Will("a", retain="no")}, "will.*retain.*no"),
+        ({"will": {"topic": "a"}}, "will.*dict"),
+        ({"username": "u", "password": canary_later}, "password.*function"),
+        ({"password": lambda: "canary"}, "password.*username"),
+        ({"headers": {"X-Token": "canary"}}, "headers.*ws://"),
+        ({"key_password": "canary"}, "key_password"),
+        ({"key_password": 3}, "key_password.*int"),
     ],
 )
 @pytest.mark.parametrize("make", [from_mqtt, MqttSink])
@@ -54,10 +64,62 @@ def test_a_url_that_is_no_text_is_refused():
         from_mqtt(None, "a")
 
 
-def test_files_may_be_paths_also_when_they_are_missing():
-    source = from_mqtt("mqtts://localhost:1", "a", ca_file=Path("missing.pem"))
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("name", ["ca_file", "cert_file"])
+@pytest.mark.parametrize("make", [from_mqtt, MqttSink])
+def test_a_file_that_is_missing_is_told_while_composing(make, name, kind):
+    arguments = {"topic": "a"} if make is MqttSink else {}
     with pytest.raises(ConfigError, match=r"missing\.pem"):
-        run(source, reactivex.Observer(), log=False)
+        make("mqtts://h", *["a"] * (make is from_mqtt), **arguments, **{name: kind("missing.pem")})
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate"])
+def test_a_file_that_holds_no_certificate_is_told_while_composing(tmp_path, content):
+    path = tmp_path / "ca.pem"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"ca\.pem"):
+        from_mqtt("mqtts://h", "a", ca_file=path)
+
+
+def test_a_file_that_is_no_path_is_refused():
+    with pytest.raises(ConfigError, match=r"ca_file.*3"):
+        from_mqtt("mqtts://h", "a", ca_file=3)
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ("canary", "mapping.*str"),
+        ({"a b": "canary"}, "'a b'"),
+        ({3: "canary"}, "3"),
+        ({"Host": "canary"}, "'Host'"),
+        ({"Sec-WebSocket-Key": "canary"}, "Sec-WebSocket-Key"),
+        ({"X": "canary\r\nY: z"}, "'X'"),
+        ({"X": "canäry"}, "'X'"),
+        ({"X": 3}, "'X'"),
+    ],
+)
+@pytest.mark.parametrize("make", [from_mqtt, MqttSink])
+def test_headers_that_can_not_be_sent_are_refused_unseen(make, headers, named):
+    arguments = {"topic": "a"} if make is MqttSink else {}
+    with pytest.raises(ConfigError, match=f"headers.*{named}") as caught:
+        make("ws://h", *["a"] * (make is from_mqtt), **arguments, headers=headers)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"on_connect": "x"}, "on_connect"),
+        ({"clean_start": "no"}, "clean_start.*'no'"),
+        ({"rejected": "x"}, "rejected"),
+        ({"max_pending_bytes": 0}, "max_pending_bytes"),
+        ({"max_packet_bytes": 268_435_456}, "max_packet_bytes"),
+    ],
+)
+def test_a_wrong_setting_of_a_source_is_named(settings, named):
+    with pytest.raises(ConfigError, match=named):
+        from_mqtt("mqtt://h", "a", **settings)
 
 
 @pytest.mark.parametrize("topic", ["", "a/+", "#", "a\0", "x" * 65_536, 3, None, b"a"])

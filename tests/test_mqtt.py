@@ -121,12 +121,6 @@ def test_a_context_and_files_exclude_each_other():
         from_mqtt("mqtts://h", "a", tls=ssl.create_default_context(), ca_file="x.pem")
 
 
-def test_a_tls_file_that_is_missing_fails_the_stream():
-    source = from_mqtt("mqtts://localhost:1", "a", ca_file="missing.pem")
-    with pytest.raises(ConfigError, match=r"missing\.pem"):
-        run(source, reactivex.Observer(), log=False)
-
-
 def test_websocket_without_its_extra_is_a_config_error(monkeypatch):
     monkeypatch.setattr("rxflow._websocket.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"rxflow\[websocket\]"):
@@ -571,25 +565,6 @@ def test_a_malformed_packet_ends_the_connection_and_the_next_one_serves():
 
     with ScriptedBroker(malformed, serve) as broker:
         assert len(received(from_mqtt(broker.url, "a"))) == 1
-
-
-def test_topics_that_nobody_asked_for_are_acknowledged_and_set_aside():
-    acknowledged = []
-
-    def script(conversation: Conversation) -> None:
-        conversation.accept()
-        conversation.accept_subscription()
-        for topic in ("b", "a/#", "a\0", "a\udcff"):
-            conversation.send(publish(topic, b"stray", 1, 3))
-        conversation.send(publish("a", b"good", 1, 4))
-        acknowledged.extend(conversation.packet_ids(PUBACK, 5))
-
-    payloads = []
-    with ScriptedBroker(script) as broker:
-        observer = reactivex.Observer(lambda message: payloads.append(message.payload))
-        run(from_mqtt(broker.url, "a"), observer, seconds=0.5, log=False)
-    assert payloads == [b"good"]
-    assert acknowledged == [3, 3, 3, 3, 4]
 
 
 def test_the_hook_is_told_of_each_connection_and_its_error_fails_the_stream():

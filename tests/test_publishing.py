@@ -27,7 +27,6 @@ from scripted import (
 from serving import serve, until_disconnect
 
 from rxflow import (
-    ConfigError,
     ConnectError,
     JsonLinesSink,
     JsonSink,
@@ -443,12 +442,6 @@ def test_no_broker_within_connect_timeout_is_a_sink_error():
         quiet(reactivex.never(), sink)
 
 
-def test_a_tls_file_that_is_missing_fails_the_run():
-    sink = MqttSink("mqtts://localhost:1", topic="a", ca_file="missing.pem")
-    with pytest.raises(ConfigError, match=r"missing\.pem"):
-        quiet(reactivex.never(), sink)
-
-
 # -- closing, without a run ------------------------------------------------------------------------
 
 
@@ -476,12 +469,6 @@ def test_on_a_thread_without_a_loop_failure_raises():
         sink.on_completed()
     with pytest.raises(SinkError):
         sink.on_next(2)
-
-
-def test_on_a_thread_without_a_loop_a_missing_file_raises():
-    sink = MqttSink("mqtts://localhost:1", topic="a", ca_file="missing.pem")
-    with pytest.raises(SinkError, match=r"missing\.pem"):
-        reactivex.of(1).subscribe(sink)
 
 
 def test_on_a_thread_without_a_loop_the_thread_waits_for_a_broker_that_is_slow():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import traceback
 
 import pytest
 import reactivex
@@ -12,6 +13,7 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 
 from rxflow import ConnectError, from_mqtt, run
 from rxflow._websocket import WebSocket
+from rxflow.log import logger
 
 
 class Stream:
@@ -23,8 +25,12 @@ class Stream:
         self.got = b""
         self._blocked = blocked
         self._to_client = b""
+        self.request = None
 
     def do_handshake(self):
+        pass
+
+    def settimeout(self, seconds):
         pass
 
     def send(self, data):
@@ -39,6 +45,7 @@ class Stream:
             elif isinstance(event, Pong):
                 self.got += b"pong"
             elif not isinstance(event, CloseConnection):
+                self.request = event
                 self.say(AcceptConnection(subprotocol="mqtt"))
         return count
 
@@ -52,9 +59,9 @@ class Stream:
         return taken
 
 
-def connected(**settings):
+def connected(target="/mqtt", headers=None, **settings):
     stream = Stream(**settings)
-    socket = WebSocket(stream, "h", 80, "/mqtt")
+    socket = WebSocket(stream, "h", 80, target, headers=headers or {})
     socket.do_handshake()
     return stream, socket
 
@@ -133,6 +140,49 @@ def test_the_end_comes_behind_what_was_sent_before():
     assert [socket.recv(100), socket.recv(100), socket.recv(100)] == [b"last", b"", b""]
 
 
+@pytest.mark.parametrize("target", ["/", "//p", "/mqtt?token=x&y"])
+def test_path_and_query_are_asked_for_as_given_and_headers_are_sent(target):
+    stream, _ = connected(target, {"Authorization": "Bearer x"})
+    assert stream.request.target == target
+    assert (b"authorization", b"Bearer x") in stream.request.extra_headers
+
+
+def test_a_server_that_closed_gets_nothing_and_no_error_shows_what_it_would_have_got():
+    stream, socket = connected()
+    stream.say(CloseConnection(1000))
+    assert socket.recv(100) == b""
+    secret = b"can" + b"ary"
+    with pytest.raises(ConnectionResetError) as caught:
+        socket.send(secret)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_is_no_frame_ends_the_connection():
+    stream, socket = connected()
+    stream._to_client += b"\xff\xff\xff"
+    assert socket.recv(100) == b""
+
+
+def test_a_handshake_that_drips_has_five_seconds_in_all():
+    """Each byte comes within the stream's own timeout."""
+
+    class Dripping(Stream):
+        now = 0.0
+        waits = ()
+
+        def settimeout(self, seconds):
+            self.waits += (seconds,)
+
+        def recv(self, size):
+            self.now += 1.0
+            return super().recv(1)
+
+    stream = Dripping()
+    with pytest.raises(TimeoutError, match="within 5 s"):
+        WebSocket(stream, "h", 80, "/mqtt", clock=lambda: stream.now).do_handshake()
+    assert stream.waits == (5, 5, 4, 3, 2, 1)
+
+
 def answering(answer):
     def script(conversation):
         conversation._connection.recv(65_536)
@@ -161,3 +211,55 @@ def test_a_proxy_whose_broker_is_away_is_tried_again(answer):
         source = from_mqtt(url, "a", connect_timeout=0)
         with pytest.raises(ConnectError, match=r"no connection to .* within 0 s"):
             run(source, reactivex.Observer(), log=False)
+
+
+def upgrading(then):
+    """A gateway that accepts the WebSocket of each client, and then sends this and closes."""
+
+    def script(conversation):
+        server = WSConnection(ConnectionType.SERVER)
+        server.receive_data(conversation._connection.recv(65_536))
+        accepted = server.send(AcceptConnection(subprotocol="mqtt"))
+        conversation.send(accepted + (server.send(then) if then else b""))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "then", [None, CloseConnection(1001), TextMessage(data="x")], ids=["eof", "close", "text"]
+)
+def test_a_gateway_that_closes_right_after_the_upgrade_is_tried_again_and_shows_nothing(
+    then, capsys
+):
+    lines = []
+    with ScriptedBroker(upgrading(then), upgrading(then), upgrading(then)) as broker:
+        url = broker.url.replace("mqtt:", "ws:").replace("?", "/p?token=canary&")
+        source = from_mqtt(
+            url,
+            "a",
+            username="u",
+            password="canary",
+            headers={"Authorization": "canary"},
+            connect_timeout=4,
+        )
+        number = logger.add(lines.append, level=0, backtrace=True, diagnose=True)
+        with pytest.raises(ConnectError, match="no connection to") as caught:
+            run(source, reactivex.Observer())
+        logger.remove(number)
+    shown = "".join([*lines, *traceback.format_exception(caught.value), *capsys.readouterr()])
+    assert "next attempt" in shown
+    assert "canary" not in shown
+
+
+@pytest.mark.parametrize("is_http", [True, False])
+def test_a_server_that_echoes_shows_nothing_of_what_it_got(is_http):
+    def script(conversation):
+        data = conversation._connection.recv(65_536)
+        conversation.send(data if is_http else b"x" * 10 + data)
+
+    with ScriptedBroker(script) as broker:
+        url = broker.url.replace("mqtt:", "ws:").replace("?", "/p?token=canary&")
+        source = from_mqtt(url, "a", headers={"Authorization": "canary"})
+        with pytest.raises(ConnectError, match="no WebSocket server") as caught:
+            run(source, reactivex.Observer(), log=False)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))

@@ -45,6 +45,13 @@ STRICTER = (
 )
 
 
+TOO_LARGE = "a packet above LARGEST"
+
+
+class _TooLarge(Exception):
+    pass
+
+
 class Seen(NamedTuple):
     """One message, as both make it."""
 
@@ -80,6 +87,7 @@ def decoded_by_the_wire(data: bytes, cuts: list[int], *, version5: bool) -> Resu
         max_packet_bytes=LARGEST,
         now=lambda: datetime(2026, 1, 2, tzinfo=UTC),
     )
+    wire.connack_code = 0
     refusal = ""
     try:
         for piece in pieces(data, cuts):
@@ -102,6 +110,7 @@ class Receiver:
     """Writes down what a wire hands on; drops each message at once."""
 
     max_pending = 1_000_000
+    max_pending_bytes = 1 << 30
 
     def __init__(self) -> None:
         self.ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
@@ -127,11 +136,12 @@ class Receiver:
         )
 
     @staticmethod
-    def admit(topic: bytes) -> str | None:
-        try:
-            return check_topic(topic)
-        except ValueError:
-            return None
+    def admit(topic: bytes) -> str:
+        return check_topic(topic)
+
+    @staticmethod
+    def oversized(message, size) -> None:
+        raise MalformedPacketError("too large: the rest of it is skipped, which paho can't")
 
     def passed(self, first: int) -> None:
         del first
@@ -166,22 +176,26 @@ class Paho(paho.Client):
                 code = self._packet_read()
                 # Bounded, and refused before it is here: an endless packet would fill the memory.
                 if self._in_packet["have_remaining"]:
-                    assert self._in_packet["remaining_length"] <= LARGEST, "too large"
+                    self._check_size(self._in_packet["remaining_length"])
                 elif len(self._in_packet["remaining_count"]) >= 4:
                     return Result(self.seen, "a length of more than four bytes")
                 if code not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN}:
                     return Result(self.seen, self._why or repr(code))
+        except _TooLarge:
+            return Result(self.seen, TOO_LARGE)
         except Exception as error:  # noqa: BLE001 (struct.error, IndexError, KeyError ...)
             return Result(self.seen, repr(error))
         return Result(self.seen, "")
 
+    def _check_size(self, size: int) -> None:
+        if size > LARGEST:
+            raise _TooLarge
+
     def _packet_handle(self) -> MQTTErrorCode:
         first, body = self._in_packet["command"], bytes(self._in_packet["packet"])
-        assert len(body) <= LARGEST, "too large"
+        self._check_size(len(body))
         if first & 0xF0 != 0x30:
             return self._other(first, body)
-        if body[:2] == b"\0\0":  # no topic: set aside with all others that are none
-            body = b"\0\1+" + body[2:]
         try:
             message = _packet.decode_publish(first, bytearray(body), self._protocol)
         except Exception as error:
@@ -196,8 +210,8 @@ class Paho(paho.Client):
             self._ids2[message.mid] = content
         try:
             topic = check_topic(bytes(message.topic))
-        except ValueError:  # wildcards, NUL, no UTF-8: acknowledged and set aside
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        except ValueError:  # wildcards, NUL, no UTF-8, nothing
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
         properties = message.properties
         self.seen.append(
             Seen(
@@ -221,6 +235,8 @@ class Paho(paho.Client):
             if len(body) < 2:
                 return MQTTErrorCode.MQTT_ERR_PROTOCOL
             self._ids2.pop(int.from_bytes(body[:2]), None)
+        elif kind == 0x20:  # a second CONNACK
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
         elif kind != 0xD0:
             length = bytes(self._in_packet["remaining_count"])
             whole = bytes([first]) + length + body
@@ -312,6 +328,8 @@ def check(data: bytes, where: list[int], *, version5: bool) -> None:
     if "U+FEFF" in theirs.refusal:  # [MQTT-1.5.4-3] says what it means, and that it may be there
         return
     assert len(ours.seen) == both
+    if theirs.refusal == TOO_LARGE:  # the wire reads its topic first
+        return
     if ours.refusal and re.search("|".join(STRICTER), ours.refusal):
         return
     assert bool(ours.refusal) == bool(theirs.refusal), (ours, theirs)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from reactivex import operators as rx
 
-from rxflow import JsonSink, from_mqtt, run
+from rxflow import JsonLinesSink, JsonSink, from_mqtt, run
 from rxflow import operators as ops
 from rxflow.sinks.durable import DurableFile
 
@@ -81,7 +81,9 @@ source = from_mqtt(
     password="wiredflow",
     max_pending=1 << 31 if arguments.unbounded else arguments.max_pending,
     keep_alive=arguments.keep_alive,
+    max_pending_bytes=1 << 50 if arguments.unbounded else 64 << 20,
     max_packet_bytes=arguments.max_packet_bytes,
+    rejected=JsonLinesSink(f"{arguments.path}.rejected"),
 )
 operators = [ops.do_action(watch)]
 if arguments.count:

@@ -6,11 +6,14 @@ import contextlib
 import json
 
 import pytest
+import reactivex
 from scripted import PUBACK, Conversation, ScriptedBroker, packet, publish
+from serving import serve
 
 from rxflow import JsonLinesSink, JsonSink, from_mqtt, read_rows, run
 from rxflow import operators as ops
 from rxflow._client import Client
+from rxflow.log import logger
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 
@@ -29,8 +32,13 @@ MALFORMED = {
     "no packet id": packet(0x32, TEXT),
     "half a packet id": packet(0x32, TEXT + b"\0"),
     "length of five bytes": b"\x30\xff\xff\xff\xff\x01",
-    "256 MB": b"\x30\xff\xff\xff\x7f",
-    "just above max_packet_bytes": packet(0x30, TEXT + b"x" * 5000),
+    "256 MB": b"\x90\xff\xff\xff\x7f",
+    "no topic": packet(0x30, b"\0\0"),
+    "a topic with a wildcard": packet(0x32, b"\0\3a/#\0\1"),
+    "a topic with U+0000": packet(0x34, b"\0\2a\0\0\1"),
+    "a topic that is no UTF-8": packet(0x32, b"\0\2a\xff\0\1"),
+    "a large packet that is no PUBLISH": packet(0x90, b"\0" * 5000),
+    "a second CONNACK": packet(0x20, b"\0\0"),
     "PUBREL without packet id": packet(0x62, b""),
     "packet type 0": b"\0\0",
     "a CONNECT": packet(0x10, b"\0\4MQTT\4\2\0\x1e\0\0"),
@@ -113,9 +121,10 @@ def test_a_broker_that_breaks_the_protocol_stores_nothing_and_stops_nothing(
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_topics_that_nobody_asked_for_write_no_row(tmp_path, qos):
+def test_what_nobody_asked_for_is_stored_and_not_acknowledged_unseen(tmp_path, qos):
+    """A broker may rename what it delivers: nothing is acknowledged before it is kept."""
     path = tmp_path / "rows.json"
-    topics = ["b", "a/#", "+", "a\0", "a\udcff", "", "../../../etc/cron.d/x", "$SYS/x", "A"]
+    topics = ["b", "../../../etc/cron.d/x", "$SYS/x", "A"]
     answer = {1: 0x40, 2: 0x50}[qos]
     answered = []
 
@@ -128,10 +137,50 @@ def test_topics_that_nobody_asked_for_write_no_row(tmp_path, qos):
         answered.extend(conversation.packet_ids(answer, len(topics) + 1))
 
     with ScriptedBroker(script) as broker:
-        source = from_mqtt(broker.url, "a", qos=qos).pipe(ops.take(1))
+        source = from_mqtt(broker.url, "a", qos=qos).pipe(ops.take(len(topics) + 1))
         run(source, JsonSink(path), seconds=20, log=False)
-    assert list(read_rows(path)) == ["good"]
+    assert list(read_rows(path)) == ["stray"] * len(topics) + ["good"]
     assert answered == [*range(1, len(topics) + 1), 100]
+    assert all(each.name.startswith("rows.json") for each in tmp_path.iterdir())
+
+
+# -- hostile ends, and what is told of them --------------------------------------------------------
+
+CANARY = "hunter2" + "-canary"
+GREETING = packet(0x20, b"\0\0") + packet(0x90, b"\0\1\1")
+ENDS = {
+    **{f"cut after {n} bytes": (GREETING[:n], False) for n in range(len(GREETING) + 1)},
+    "its CONNECT comes back": (b"", True),
+    "its CONNECT comes back behind CONNACK": (GREETING[:4], True),
+    "its CONNECT comes back behind SUBACK": (GREETING, True),
+    "half a PUBLISH, and its CONNECT": (GREETING + b"\x30\xff\x01\0\xf0", True),
+    "noise, and its CONNECT": (GREETING + b"\xf0\x05", True),
+}
+
+
+def test_hostile_ends_never_make_the_client_show_its_password(monkeypatch):
+    monkeypatch.setattr(Client, "_wait", lambda *_: 0.01)
+    shown: list[str] = []
+
+    def script(data: bytes, *, is_echo: bool):
+        def talk(conversation: Conversation) -> None:
+            first, body = conversation.read()
+            assert CANARY.encode() in body
+            with contextlib.suppress(OSError):
+                conversation.send(data + packet(first, body) * is_echo)
+
+        return talk
+
+    scripts = [script(data, is_echo=is_echo) for data, is_echo in ENDS.values()]
+    log = logger.add(shown.append, level=0, backtrace=True, diagnose=True)
+    try:
+        with ScriptedBroker(*scripts, serve(publish("a"))) as broker:
+            source = from_mqtt(broker.url, "a", username="u", password=CANARY)
+            run(source.pipe(ops.take(1)), reactivex.Observer())
+    finally:
+        logger.remove(log)
+    assert "before CONNACK" in "".join(shown)
+    assert CANARY not in "".join(shown)
 
 
 def test_a_topic_with_dots_is_a_topic_and_no_path(tmp_path):

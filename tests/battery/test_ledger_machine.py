@@ -225,6 +225,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.sender = Sender(self.fates)
         self.book: Book | None = None
         self.max_pending = MAX_PENDING
+        self.max_pending_bytes = 1 << 30
         self.stream: Stream | None = None
         self.wire: Wire | None = None
         self.held: list = []  # by an operator
@@ -259,6 +260,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @staticmethod
     def passed(first: int) -> None:
         raise AssertionError(first)
+
+    @staticmethod
+    def oversized(message, size) -> None:
+        raise AssertionError(size)
 
     def _acknowledge(self, ready: list[int]) -> None:
         if self.wire:

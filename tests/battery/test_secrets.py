@@ -108,6 +108,14 @@ FORGERIES = {
         publish(f"b/{FORGED}", b"1", 0),
         lambda url: from_mqtt(url, "a").pipe(ops.take(1)),
     ),
+    "a topic that can be none": (
+        publish(f"b/{FORGED}#", b"1", 0),
+        lambda url: from_mqtt(url, "a").pipe(ops.take(1)),
+    ),
+    "a topic of a message that is too large": (
+        publish(f"b/{FORGED}", b"1" * 500, 0),
+        lambda url: from_mqtt(url, "a", max_packet_bytes=400),
+    ),
     "a topic whose payload is bad": (
         publish(f"a/{FORGED}", b"{", 0),
         lambda url: from_mqtt(url, "a/#").pipe(ops.decode_json()),

@@ -34,7 +34,7 @@ from strict import (
     text,
 )
 
-MALFORMED, PROTOCOL, ALIAS, TOO_LARGE = 0x81, 0x82, 0x94, 0x95
+MALFORMED, PROTOCOL, ALIAS = 0x81, 0x82, 0x94
 
 
 class Slip(NamedTuple):
@@ -112,7 +112,6 @@ SLIPS = {
         packet(0x30, text("") + properties((TOPIC_ALIAS, 1))), ALIAS, 5
     ),
     "a subscription identifier of 0": has((SUBSCRIPTION_ID, 0), code=PROTOCOL),
-    "a packet above our maximum [MQTT-3.1.2-24]": Slip(b"\x30\x80\x80\x40", TOO_LARGE, 5),
 }
 
 
