@@ -13,10 +13,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 _EXIT_SECONDS: Final = 5.0
+
+T = TypeVar("T")
 
 _Job = tuple[Callable[..., object], tuple[Any, ...]]
 
@@ -31,6 +34,33 @@ class Works(Protocol):
     def end(self, seconds: float) -> None:
         """End once all is done, and wait so long for that."""
         ...
+
+
+class Errand(Generic[T]):
+    """Something that another thread does, and that is waited for.
+
+    Args:
+        act: What to do; may raise.
+    """
+
+    def __init__(self, act: Callable[[], T]) -> None:
+        self._act = act
+        self._done: Future[T] = Future()
+        self.under_way = threading.Lock()  # held until it is done
+        self.under_way.acquire()
+
+    def run(self) -> None:
+        """Do it, and keep what it returns or raises for the thread that waits."""
+        try:
+            self._done.set_result(self._act())
+        except Exception as error:  # noqa: BLE001 (a worker has nobody to raise to)
+            self._done.set_exception(error)
+        finally:
+            self.under_way.release()
+
+    def result(self) -> T:
+        """What it returned, once it is done; or raises what it raised."""
+        return self._done.result(0)
 
 
 class Worker:

@@ -18,8 +18,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Any, Final, Self, cast, final
 
+from rxflow import checks
 from rxflow._forked import close_in_child, tell_in_child
 from rxflow.errors import ConfigError, ConnectError
 
@@ -53,14 +54,14 @@ class Broker:
         port: int = 0,
         host: str = "127.0.0.1",
     ) -> None:
+        checks.text("host", host)
+        checks.whole("port", port, 0, _LAST_PORT)
         if host not in _HOSTS:
             raise ConfigError(
                 f"host: the embedded broker listens on 127.0.0.1, ::1 or localhost, not on {host!r}"
             )
-        if not 0 <= port <= _LAST_PORT:
-            raise ConfigError(f"port: {port!r} is not from 0 to {_LAST_PORT}")
-        if users is not None and not users:
-            raise ConfigError("users: nobody could connect; leave it out to let anyone in")
+        if users is not None:
+            _check_users(users)
         self._accounts = _Accounts(users)
         self._wanted = _HOSTS[host], port
         self._serve = _import_serve()
@@ -155,6 +156,16 @@ class Broker:
         close_in_child(listener)
         self._run = run = _Run(listener, self._serve, self._accounts)
         return run
+
+
+def _check_users(users: object) -> None:
+    if not isinstance(users, Mapping):
+        raise ConfigError("users: must be passwords by username, such as {'name': 'password'}")
+    if not users:
+        raise ConfigError("users: nobody could connect; leave it out to let anyone in")
+    for name, password in cast("Mapping[Any, Any]", users).items():
+        if not isinstance(name, str) or not isinstance(password, str):  # and shows no password
+            raise ConfigError("users: each username and each password must be a str")
 
 
 _Serve = Callable[

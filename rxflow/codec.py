@@ -10,7 +10,14 @@ import base64
 import codecs
 import json
 import re
-from typing import Any, Final, NoReturn
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final, NoReturn, cast
 
 import orjson
 
@@ -23,14 +30,32 @@ _LONG_NUMBER: Final = re.compile(rb"\d{19}")
 _INTEGERS: Final = range(-(2**63), 2**64)
 _MOST_DIGITS: Final = 20  # of an integer within 64 bits, its sign counted
 
+_MORE: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_TOO_LARGE: Final = "64-bit"
+_OWN_WAYS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("model_dump", {"mode": "json"}),  # of pydantic
+    ("tolist", {}),  # of an array that orjson can't read in place
+)
+
+Default = Callable[[Any], object]
+"""What to write instead of a value that JSON has no form for."""
+
 _dumps = orjson.dumps
 _loads = orjson.loads
 
 
-def encode(value: object) -> bytes:
+def encode(value: object, default: Default | None = None) -> bytes:
     """One JSON row without a raw line break; dates, UUIDs and dataclasses as orjson writes them.
 
-    NaN and infinities become null.
+    What orjson has no JSON for is written as most libraries do: numpy's arrays and numbers, keys
+    that are numbers, dates or Enums; tuples of any class, sets and deques as arrays, mappings as
+    objects, Decimal as text, integers beyond 64 bits digit for digit; models of pydantic, structs
+    of msgspec and classes of attrs by their fields. NaN and infinities become null.
+
+    Args:
+        value: What to write.
+        default: Asked first for what orjson has no JSON for; it returns what to write instead, or
+            raises TypeError.
 
     Raises:
         TypeError: JSON can't hold it; the text names the type.
@@ -38,12 +63,70 @@ def encode(value: object) -> bytes:
     """
     try:
         row = _dumps(value)
-    except TypeError as error:
-        reason = str(error.__cause__ or error)  # what the user's own __iter__ or property raised
-        raise TypeError(f"JSON can't hold this {type(value).__name__}: {reason}") from error
+    except TypeError:
+        row = _encode_more(value, default)
     if _LINE_FEED in row:
         raise ValueError("a fragment of raw JSON holds a line break")
     return row
+
+
+def _encode_more(value: object, default: Default | None) -> bytes:
+    """The slow way, for what orjson by itself has no JSON for."""
+    instead = _known if default is None else partial(_asked, default)
+    try:
+        try:
+            return _dumps(value, instead, _MORE)
+        except TypeError as error:
+            if _TOO_LARGE not in str(error):
+                raise
+            return _dumps(_in_digits(value), instead, _MORE)
+    except TypeError as error:
+        reason = str(error.__cause__ or error)  # what the user's own __iter__ or property raised
+        raise TypeError(f"JSON can't hold this {type(value).__name__}: {reason}") from error
+
+
+def _asked(default: Default, value: Any) -> object:
+    try:
+        return default(value)
+    except TypeError:
+        return _known(value)
+
+
+def _known(value: Any) -> object:
+    """What is written instead of a value that orjson has no JSON for."""
+    if isinstance(value, tuple | AbstractSet | deque):
+        return list(cast("Iterable[Any]", value))
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[Any, Any]", value))
+    kind: Any = type(value)
+    if hasattr(kind, "__struct_fields__") and (msgspec := sys.modules.get("msgspec")):
+        return msgspec.to_builtins(value)
+    if hasattr(kind, "__attrs_attrs__"):
+        return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
+    for name, arguments in _OWN_WAYS:
+        if callable(way := getattr(kind, name, None)):
+            return way(value, **arguments)
+    raise TypeError(f"Type is not JSON serializable: {kind.__name__}")
+
+
+def _in_digits(value: Any) -> Any:
+    """The same, with integers beyond 64 bits written out."""
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value).items()
+        return {_in_text(key): _in_digits(each) for key, each in items}
+    if isinstance(value, list | tuple | AbstractSet | deque):
+        return [_in_digits(each) for each in cast("Iterable[Any]", value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _in_digits(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, int) and value not in _INTEGERS:
+        return orjson.Fragment(str(int(value)))
+    return value
+
+
+def _in_text(key: Any) -> Any:
+    return str(key) if isinstance(key, int) and key not in _INTEGERS else key
 
 
 def compact(row: bytes) -> bytes:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from rxflow import checks
 from rxflow._client import Client
-from rxflow._compose import Connecting
+from rxflow._compose import Connecting, check_client_id
 from rxflow._settings import Settings
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Ledger
@@ -48,6 +49,9 @@ def forget(
         ConnectError: The broker refused, or can't be reached within ten seconds.
         SinkError: The file can't be read or written, or is not one of ours.
     """
+    check_client_id(client_id)
+    if path is not None:
+        path = checks.file_path("path", path)
     connecting = _connecting(url, username, password, client_id)
     ids = ClientIds(path) if path else None
     kept = ids.of(connecting.place) if ids else []
@@ -76,6 +80,7 @@ def forget_kept(
         ConfigError, ConnectError: As `forget`.
         SinkError: The file can't be read, or is not one of ours.
     """
+    path = checks.file_path("path", path)
     place = _connecting(url, username, password, None).place
     kept = [session.client_id for session in ClientIds(path).of(place)]
     return {

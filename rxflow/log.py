@@ -14,7 +14,8 @@ from typing import Final
 
 from loguru import logger
 
-from rxflow.errors import RxflowWarning
+from rxflow import checks
+from rxflow.errors import ConfigError, RxflowWarning
 
 __all__ = ["PerSecond", "announce", "escaped", "log_to_terminal", "logger", "printable", "tell"]
 
@@ -63,11 +64,20 @@ class PerSecond:
     Args:
         summary: A loguru format with `{events}`, `{total}` and `{seconds}`.
         level: Of the lines and of the summary.
+
+    Raises:
+        ConfigError: The level is none, or an argument no text.
     """
 
     AT_MOST = 10
 
     def __init__(self, summary: str, *, level: str = "INFO") -> None:
+        checks.text("summary", summary, is_empty_fine=True)
+        checks.text("level", level)
+        try:
+            logger.level(level)
+        except ValueError as error:
+            raise ConfigError(f"level={level!r}: {error}") from error
         self._summary = summary
         self._level = level
         self._since = 0.0

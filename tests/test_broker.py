@@ -121,13 +121,13 @@ def test_a_second_address_of_this_machine_is_refused(mqtt_broker):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "example.org", "127.0.0.2"])
 def test_any_other_host_is_refused(host):
-    with pytest.raises(ConfigError, match=f"host: .*{host!r}"):
+    with pytest.raises(ConfigError, match=f"host.*{host!r}"):
         Broker(host=host)
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
 def test_an_impossible_port_is_refused(port):
-    with pytest.raises(ConfigError, match=f"port: {port}"):
+    with pytest.raises(ConfigError, match=f"port={port}"):
         Broker(port=port)
 
 

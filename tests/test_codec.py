@@ -1,5 +1,11 @@
 import json
+from collections import deque
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple
 
 import orjson
 import pytest
@@ -35,11 +41,133 @@ def test_encode_writes_a_datetime():
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [({1}, "set"), ({"a": {1}}, "set"), (object(), "object"), ({1: 2}, "dict"), (2**70, "int")],
+    [(1j, "complex"), ({"a": {1j}}, "complex"), (object(), "object"), ({(1, 2): 3}, "dict")],
 )
 def test_encode_names_the_type_that_json_has_not(value, name):
     with pytest.raises(TypeError, match=name):
         codec.encode(value)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Reading(NamedTuple):
+    t: float
+    h: int
+
+
+@dataclass
+class Point:
+    x: int
+    y: Decimal
+
+
+@pytest.mark.parametrize(
+    ("value", "row"),
+    [
+        ({1}, b"[1]"),
+        (frozenset({1}), b"[1]"),
+        (deque([1, 2]), b"[1,2]"),
+        (Reading(21.5, 40), b"[21.5,40]"),
+        ({"at": {"r": Reading(1, 2)}}, b'{"at":{"r":[1,2]}}'),
+        (Decimal("1.10"), b'"1.10"'),
+        (Colour.RED, b'"red"'),
+        ({Colour.RED: 1}, b'{"red":1}'),
+        ({1: 2, 2.5: 3, None: 5}, b'{"1":2,"2.5":3,"null":5}'),
+        ({1: {"a": {2}}}, b'{"1":{"a":[2]}}'),
+        (MappingProxyType({"a": 1}), b'{"a":1}'),
+        (Point(1, Decimal(2)), b'{"x":1,"y":"2"}'),
+        (2**64, b"18446744073709551616"),
+        (-(2**70), b"-1180591620717411303424"),
+        ({"a": [2**70, {3}, "x"]}, b'{"a":[1180591620717411303424,[3],"x"]}'),
+        ({2**70: 1}, b'{"1180591620717411303424":1}'),
+        (Reading(2**70, 1), b"[1180591620717411303424,1]"),
+        (Point(2**70, Decimal(2)), b'{"x":1180591620717411303424,"y":"2"}'),
+    ],
+)
+def test_what_orjson_refuses_is_written_as_most_libraries_do(value, row):
+    assert codec.encode(value) == row
+    assert codec.decode(row) is not None
+
+
+def test_arrays_and_numbers_of_numpy_are_arrays_and_numbers():
+    numpy = pytest.importorskip("numpy", reason="numpy is optional")
+    made = {
+        "a": numpy.arange(4).reshape(2, 2),
+        "turned": numpy.arange(4).reshape(2, 2).T,
+        "text": numpy.array(["a", "b"]),
+        "f": numpy.float64(1.5),
+        "f32": numpy.float32(0.5),
+        "i": numpy.int16(3),
+        "b": numpy.bool_(True),  # noqa: FBT003
+    }
+    assert codec.decode(codec.encode(made)) == {
+        "a": [[0, 1], [2, 3]],
+        "turned": [[0, 2], [1, 3]],
+        "text": ["a", "b"],
+        "f": 1.5,
+        "f32": 0.5,
+        "i": 3,
+        "b": True,
+    }
+
+
+def test_a_struct_of_msgspec_is_written_by_its_fields_names_and_all():
+    msgspec = pytest.importorskip("msgspec", reason="msgspec is optional")
+
+    class Struct(msgspec.Struct, rename="camel", tag=True):
+        room_number: int
+        when: datetime
+
+    row = codec.encode([Struct(1, datetime(2026, 1, 2, tzinfo=UTC))])
+    assert row == b'[{"type":"Struct","roomNumber":1,"when":"2026-01-02T00:00:00Z"}]'
+
+
+def test_a_model_of_pydantic_is_written_as_it_writes_itself():
+    pydantic = pytest.importorskip("pydantic", reason="pydantic is optional")
+
+    class Model(pydantic.BaseModel):
+        t: Decimal
+        tags: set[str]
+
+    assert codec.encode({"m": Model(t="1.10", tags={"a"})}) == b'{"m":{"t":"1.10","tags":["a"]}}'
+
+
+def test_a_class_of_attrs_is_written_by_its_fields():
+    attrs = pytest.importorskip("attrs", reason="attrs is optional")
+
+    @attrs.define
+    class Room:
+        name: str
+        taken: set[int]
+
+    assert codec.encode(Room("a", {1})) == b'{"name":"a","taken":[1]}'
+
+
+def test_default_is_asked_first_for_what_json_has_no_form_for():
+    def as_a_number(value):
+        if isinstance(value, Decimal):
+            return float(value)
+        raise TypeError(value)
+
+    assert codec.encode([Decimal("1.10"), {2}, 3], as_a_number) == b"[1.1,[2],3]"
+
+
+def test_what_default_does_not_know_either_is_named():
+    def refuse(value):
+        raise TypeError("no idea")
+
+    with pytest.raises(TypeError, match="complex"):
+        codec.encode([1j], refuse)
+
+
+def test_what_default_raises_is_told():
+    def fail(value):
+        raise LookupError("no such unit")
+
+    with pytest.raises(TypeError, match="no such unit"):
+        codec.encode(1j, fail)
 
 
 def test_encode_refuses_a_fragment_with_a_line_break():

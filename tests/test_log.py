@@ -228,11 +228,11 @@ def test_the_values_of_a_line_are_never_formats(records, clock):
 def test_the_last_line_of_a_run_that_failed_ends_with_what_to_do(records, tmp_path):
     path = tmp_path / ("long" * 30) / ("name" * 30)
     with pytest.raises(SinkError):
-        run(reactivex.of({1}), JsonSink(path))
+        run(reactivex.of(1j), JsonSink(path))
     last = records[-1]
     assert (last["level"].name, last["name"]) == ("ERROR", "rxflow.run")
     assert str(path) in last["message"]
-    assert "Map it to what JSON holds, or set it aside with rejected=." in last["message"]
+    assert "give default=, or set it aside with rejected=." in last["message"]
 
 
 def test_a_warning_names_the_module_that_warns(records):

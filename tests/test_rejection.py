@@ -31,7 +31,13 @@ def test_a_record_travels_in_the_envelope_with_the_delivery():
 
 @pytest.mark.parametrize(
     ("payload", "shown"),
-    [({"a": 1}, '{"a":1}'), ("text\ud800", "text\\ud800"), ({1}, "{1}"), (bytearray(b"b"), "b")],
+    [
+        ({"a": 1}, '{"a":1}'),
+        ("text\ud800", "text\\ud800"),
+        ({1}, "[1]"),
+        (1j, "1j"),
+        (bytearray(b"b"), "b"),
+    ],
 )
 def test_a_record_shows_any_payload(payload, shown):
     assert rejection(Message("a", payload), "no").payload["payload"] == shown

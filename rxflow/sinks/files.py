@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any, Final, get_args
 
 from reactivex import abc
 
+from rxflow import checks, codec
 from rxflow.errors import ConfigError
 from rxflow.sinks.durable import DurableFile, Existing
 from rxflow.sinks.layout import ARRAY, LINES, Layout
 from rxflow.sinks.observer import FileSink
 
 _PERMISSIONS: Final = range(0o1000)
+_OWNER: Final = 0o600
 
 
 class JsonSink(FileSink):
@@ -28,12 +29,15 @@ class JsonSink(FileSink):
     Making a sink does no I/O: the file is opened by `open`, at the first item, or on completion.
 
     Args:
-        path: The file; missing folders are made. Beside it stays `<path>.lock`.
+        path: The file; `~` is the home, missing folders are made. Beside it stays `<path>.lock`.
         existing: What to do with a file of ours that is there: `"append"` to it, `"refuse"` it, or
             `"rotate"` it to `name-<UTC>-<number>.json` and begin a new one.
         mode: Permission bits of a new file, like 0o640; None leaves them to the umask.
         rejected: Gets a record (see `rxflow.rejection`) of each item that JSON can't hold; without
             it such an item fails the sink. It is not completed by this sink.
+        default: Asked for what JSON has no form for, as by `json.dumps` and `orjson.dumps`: returns
+            what to store instead, or raises TypeError. numpy, Decimal, sets, models of pydantic and
+            others need none, see `rxflow.codec.encode`.
 
     Raises:
         ConfigError: At call time: a setting is wrong, or this is Windows.
@@ -46,8 +50,10 @@ class JsonSink(FileSink):
         existing: Existing = "append",
         mode: int | None = None,
         rejected: abc.ObserverBase[Any] | None = None,
+        default: codec.Default | None = None,
     ) -> None:
-        super().__init__(_file(ARRAY, path, existing, mode), _observer(rejected))
+        file = _file(ARRAY, path, existing, mode)
+        super().__init__(file, _observer(rejected, file), _default(default))
 
 
 class JsonLinesSink(FileSink):
@@ -63,8 +69,10 @@ class JsonLinesSink(FileSink):
         existing: Existing = "append",
         mode: int | None = None,
         rejected: abc.ObserverBase[Any] | None = None,
+        default: codec.Default | None = None,
     ) -> None:
-        super().__init__(_file(LINES, path, existing, mode), _observer(rejected))
+        file = _file(LINES, path, existing, mode)
+        super().__init__(file, _observer(rejected, file), _default(default))
 
 
 def _file(
@@ -77,20 +85,25 @@ def _file(
     """
     if sys.platform == "win32":
         raise ConfigError("rxflow's files need Linux or macOS. On Windows, run it under WSL.")
-    try:
-        text = str(Path(path))
-    except TypeError as error:
-        raise ConfigError(f"path={path!r} is no path") from error
-    if "\0" in text or Path(text).name in {"", ".."}:
-        raise ConfigError(f"path={path!r} does not name a file")
-    if existing not in get_args(Existing):
-        raise ConfigError(f'existing={existing!r}: use "append", "refuse" or "rotate"')
+    file = checks.file_path("path", path)
+    checks.one_of("existing", existing, get_args(Existing))
     if mode is not None and (type(mode) is not int or mode not in _PERMISSIONS):
         raise ConfigError(f"mode={mode!r}: use permission bits like 0o640")
-    return DurableFile(Path(text), layout, existing, mode)
+    if mode is not None and mode & _OWNER != _OWNER:
+        raise ConfigError(f"mode=0o{mode:o}: its owner could not open it again; use one like 0o640")
+    return DurableFile(file, layout, existing, mode)
 
 
-def _observer(rejected: abc.ObserverBase[Any] | None) -> abc.ObserverBase[Any] | None:
-    if rejected is not None and not callable(getattr(rejected, "on_next", None)):
-        raise ConfigError(f"rejected={rejected!r} is no observer: use a JsonLinesSink")
+def _observer(
+    rejected: abc.ObserverBase[Any] | None, file: DurableFile
+) -> abc.ObserverBase[Any] | None:
+    checks.observer("rejected", rejected)
+    if getattr(rejected, "path", None) == file.path:
+        raise ConfigError(f"rejected={str(file.path)!r}: it needs a file of its own")
     return rejected
+
+
+def _default(default: codec.Default | None) -> codec.Default | None:
+    if default is not None:
+        checks.function("default", default)
+    return default

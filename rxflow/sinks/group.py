@@ -12,16 +12,15 @@ import threading
 from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from rxflow._disk import LASTS, PATIENCE, lasting, waiting_for
 from rxflow._forked import tell_in_child
 from rxflow._read_pass import soon, under_way
 from rxflow._surroundings import surroundings_of
-from rxflow._worker import Works
+from rxflow._worker import Errand, Works
 from rxflow.delivery import Ledger, Token
 from rxflow.errors import SinkError
 
@@ -46,33 +45,6 @@ _FEW: Final = 64
 _AT_ONCE: Final = 8
 _QUICK: Final = 0.001  # seconds of a commit
 _AGAIN: Final = 30.0  # seconds after which it is said again that a commit lasts
-
-
-class Errand(Generic[T]):
-    """Something that is done where commits are written, and waited for.
-
-    Args:
-        act: What to do; may raise.
-    """
-
-    def __init__(self, act: Callable[[], T]) -> None:
-        self._act = act
-        self._done: Future[T] = Future()
-        self.under_way = threading.Lock()  # held until it is done
-        self.under_way.acquire()
-
-    def run(self) -> None:
-        """Do it, and keep what it returns or raises for the thread that waits."""
-        try:
-            self._done.set_result(self._act())
-        except Exception as error:  # noqa: BLE001 (a worker has nobody to raise to)
-            self._done.set_exception(error)
-        finally:
-            self.under_way.release()
-
-    def result(self) -> T:
-        """What it returned, once it is done; or raises what it raised."""
-        return self._done.result(0)
 
 
 class Commit:

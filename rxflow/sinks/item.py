@@ -11,8 +11,12 @@ from rxflow.message import Batch, Message
 _RAW: Final = (bytes, bytearray, memoryview)
 
 
-def row(payload: object) -> bytes:
+def row(payload: object, default: codec.Default | None = None) -> bytes:
     """The row of a payload or plain value; bytes are JSON already, and stay digit for digit.
+
+    Args:
+        payload: What to store.
+        default: As of `codec.encode`.
 
     Raises:
         TypeError: JSON can't hold it.
@@ -20,7 +24,7 @@ def row(payload: object) -> bytes:
     """
     if isinstance(payload, _RAW):
         return codec.embed(bytes(payload))
-    return codec.encode(payload)
+    return codec.encode(payload, default)
 
 
 def is_batch(item: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self, cast
 
 from reactivex import abc
 
-from rxflow import codec
+from rxflow import checks, codec
 from rxflow._disk import HANGS, PATIENCE, lasting
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
@@ -36,7 +36,7 @@ class FileSink(abc.ObserverBase[Any]):
     commit that lasts is said after three seconds, and fails the sink after five minutes.
 
     Attributes:
-        path: The file, as it was given.
+        path: The file, as it was given; a `~` was expanded.
         rejected: The observer that gets what can't be stored, if any.
         is_program: Set by `run`, which reports what otherwise is raised or warned of.
         on_failure: Called once with the error when the sink fails; set by `run`.
@@ -44,7 +44,13 @@ class FileSink(abc.ObserverBase[Any]):
         error: What the stream ended with, if it failed.
     """
 
-    def __init__(self, file: DurableFile, rejected: abc.ObserverBase[Any] | None) -> None:
+    def __init__(
+        self,
+        file: DurableFile,
+        rejected: abc.ObserverBase[Any] | None,
+        default: codec.Default | None = None,
+    ) -> None:
+        self._default = default
         self.path: Path = file.path
         self.rejected = rejected
         self.is_program = False
@@ -94,6 +100,7 @@ class FileSink(abc.ObserverBase[Any]):
 
     @max_queued.setter
     def max_queued(self, rows: int) -> None:
+        checks.whole("max_queued", rows, 1)
         self._group.max_queued = rows
 
     # -- items ------------------------------------------------------------------------------------
@@ -129,8 +136,11 @@ class FileSink(abc.ObserverBase[Any]):
             message: Message[Any] = value
             payload = message.payload
             try:
-                row = codec.encode(payload) if type(payload) is dict else item.row(payload)
-            except (TypeError, ValueError) as error:
+                if type(payload) is dict:
+                    row = codec.encode(payload, self._default)
+                else:
+                    row = item.row(payload, self._default)
+            except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
                 self._set_aside(message, str(error), value)
             else:
                 self._add_one(row, message.delivery)
@@ -138,8 +148,8 @@ class FileSink(abc.ObserverBase[Any]):
             self._take_each(value)
         else:
             try:
-                row = item.row(value)
-            except (TypeError, ValueError) as error:
+                row = item.row(value, self._default)
+            except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
                 self._set_aside(Message("", value), str(error), value)
             else:
                 self._add_one(row, None)
@@ -152,8 +162,8 @@ class FileSink(abc.ObserverBase[Any]):
         for each in batch:
             message = cast("Message[Any]", each if isinstance(each, Message) else Message("", each))
             try:
-                rows.append(codec.compact(item.row(message.payload)))
-            except (TypeError, ValueError) as error:
+                rows.append(codec.compact(item.row(message.payload, self._default)))
+            except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
                 self._set_aside(message, str(error), batch)
                 continue
             tokens.append(message.delivery)
@@ -180,7 +190,7 @@ class FileSink(abc.ObserverBase[Any]):
         if self.rejected is None:
             kind = type(message.payload).__name__
             of = f" of topic {printable(message.topic)!r}" if message.topic else ""
-            advice = "Map it to what JSON holds, or set it aside with rejected=."
+            advice = "Map it to what JSON holds, give default=, or set it aside with rejected=."
             error = SinkError(f"{self._shown}: a {kind}{of} can't be stored: {reason}. {advice}")
             error.__cause__ = sys.exception()
             self._fail(error, item.tokens(whole))

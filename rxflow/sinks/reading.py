@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rxflow import codec
+from rxflow import checks, codec
 from rxflow.errors import SinkError
 from rxflow.log import escaped
 from rxflow.sinks.layout import ARRAY, LINES, Layout
@@ -22,11 +22,18 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Any]:
     The file may be growing: rows are whole, and end before a commit that is just being written, or
     that a crash has torn. Integers beyond 64 bits become floats.
 
+    Args:
+        path: The file; `~` is the home.
+
     Raises:
+        ConfigError: At call time: the path names no file.
         SinkError: At the first row: there is no such file. On the way: it is not a file of such a
             sink, or damaged.
     """
-    named = Path(path)
+    return _rows(checks.file_path("path", path))
+
+
+def _rows(named: Path) -> Iterator[Any]:
     with explained(named, "read it"), os.fdopen(_opened(named), "rb") as file:
         layout = ARRAY if file.read(len(ARRAY.opening)) == ARRAY.opening else LINES
         first = at = len(layout.opening)

@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from rxflow.errors import SinkError
+from rxflow import checks
+from rxflow.errors import ConfigError, SinkError
+from rxflow.publishing import MqttSink
 from rxflow.sinks.reading import read_rows
 from rxflow.testing.publisher import NumberedPublisher
 
@@ -132,10 +134,29 @@ def assert_no_loss(  # noqa: PLR0913 (a trial has as many conditions)
 
     Raises:
         AssertionError: It is not; the text says what, and names the figures.
+        ConfigError: An argument is wrong; before anything is started.
         SinkError: The publisher could not publish.
     """
+    place = checks.file_path("path", path)
+    _check_command(command)
+    for name, value in (("url", url), ("topic", topic)):
+        checks.text(name, value)
+    checks.whole("qos", qos, 1, 2)
+    checks.whole("kills", kills, 0)
+    _check_pause(seconds_between_kills)
+    checks.one_of("stop_signal", stop_signal, list(signal.Signals))
+    for name, value in (("rate", rate), ("patience", patience)):
+        checks.more_than_0(name, value)
+    if seed is not None:
+        checks.whole("seed", seed, 0)
+    for name, value in (("payload", payload), ("number", number), ("read", read)):
+        if value is not None:
+            checks.function(name, value)
+    for name, value in (("exactly_once", exactly_once), ("in_order", in_order)):
+        checks.flag(name, value)
+    MqttSink(url, topic=topic, qos=qos, **publisher)  # which checks its own; it is not opened
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
-    stored = _Stored(Path(path), number or _number, read)
+    stored = _Stored(place, number or _number, read)
     with tempfile.TemporaryFile() as words:
         process = _Process(command, words)
         publishing = NumberedPublisher(
@@ -165,6 +186,26 @@ def assert_no_loss(  # noqa: PLR0913 (a trial has as many conditions)
         text = f"{'; '.join(wrong)}\n{outcome}; seed={seed}"
         raise AssertionError(text)
     return outcome
+
+
+def _check_command(command: object) -> None:
+    if isinstance(command, str | os.PathLike):
+        checks.file_path("command", command)
+        return
+    parts: Any = command
+    is_list = isinstance(command, list | tuple) and bool(parts)
+    if not callable(command) and not (
+        is_list and all(isinstance(part, str | os.PathLike) for part in parts)
+    ):
+        text = "must be a script, a list of arguments, or a function that makes one"
+        raise ConfigError(f"command={command!r}: {text}")
+
+
+def _check_pause(pause: object) -> None:
+    bounds: Any = pause
+    is_pair = isinstance(pause, tuple | list) and len(bounds) == 2  # noqa: PLR2004
+    if not (is_pair and all(map(checks.is_number, bounds)) and 0 <= bounds[0] <= bounds[1]):
+        raise ConfigError(f"seconds_between_kills={pause!r}: must be the least and the most")
 
 
 def _wrong(outcome: Outcome, *, exactly_once: bool, in_order: bool) -> list[str]:

@@ -13,7 +13,7 @@ from rxflow.delivery import Delivery, Ledger
 from rxflow.errors import ConfigError, RxflowWarning, SinkError
 from rxflow.log import logger
 from rxflow.message import Batch, Message
-from rxflow.sinks import JsonLinesSink, JsonSink
+from rxflow.sinks import JsonLinesSink, JsonSink, read_rows
 
 
 class Source:
@@ -210,7 +210,7 @@ def test_what_a_crash_tore_is_kept_and_the_sink_goes_on(path):
 
 @pytest.mark.parametrize(
     ("payload", "said"),
-    [({1}, "a set of topic 'a/b'"), (b"{oops", "a bytes of topic 'a/b'"), (b"NaN", "not JSON")],
+    [(1j, "a complex of topic 'a/b'"), (b"{oops", "a bytes of topic 'a/b'"), (b"NaN", "not JSON")],
 )
 def test_what_json_cannot_hold_fails_naming_type_and_topic(path, source, payload, said):
     sink = JsonSink(path)
@@ -222,8 +222,8 @@ def test_what_json_cannot_hold_fails_naming_type_and_topic(path, source, payload
 
 
 def test_a_plain_value_that_json_cannot_hold_fails_naming_its_type(path):
-    with pytest.raises(SinkError, match="a set can't be stored"):
-        reactivex.of({1}).subscribe(JsonSink(path))
+    with pytest.raises(SinkError, match="a complex can't be stored"):
+        reactivex.of(1j).subscribe(JsonSink(path))
 
 
 def test_after_a_failure_nothing_is_accepted_and_nothing_acknowledged(path, source):
@@ -232,7 +232,7 @@ def test_after_a_failure_nothing_is_accepted_and_nothing_acknowledged(path, sour
     sink.on_failure = told.append
     sink.on_next(source.message(1))
     with pytest.raises(SinkError, match="can't be stored"):
-        sink.on_next(source.message({2}))
+        sink.on_next(source.message(2j))
     with pytest.raises(SinkError, match="can't be stored"):
         sink.on_next(source.message(3))
     sink.on_completed()
@@ -246,7 +246,7 @@ def test_after_a_failure_nothing_is_accepted_and_nothing_acknowledged(path, sour
 def test_one_bad_message_fails_its_whole_batch(path, source):
     sink = JsonSink(path)
     with pytest.raises(SinkError):
-        sink.on_next(Batch([source.message(1), source.message({2})]))
+        sink.on_next(Batch([source.message(1), source.message(2j)]))
     source.ledger.settle()
     assert source.acked == []
     assert len(source.failed) == 1
@@ -255,25 +255,46 @@ def test_one_bad_message_fails_its_whole_batch(path, source):
 def test_with_rejected_a_bad_message_is_set_aside_and_the_stream_goes_on(tmp_path, source):
     aside = JsonLinesSink(tmp_path / "rejected")
     sink = JsonSink(tmp_path / "rows", rejected=aside)
-    for payload in (1, {2}, b"{oops", 3):
+    for payload in (1, 2j, b"{oops", 3):
         sink.on_next(source.message(payload))
-    sink.on_next(Batch([source.message(4), source.message({5}), source.message(6)]))
-    sink.on_next({7})
+    sink.on_next(Batch([source.message(4), source.message(5j), source.message(6)]))
+    sink.on_next(7j)
     sink.close()
     aside.close()
     source.ledger.settle()
     assert rows_of(sink.path) == [1, 3, 4, 6]
     records = [json.loads(line) for line in aside.path.read_bytes().splitlines()]
-    assert [r["payload"] for r in records] == ["{2}", "{oops", "{5}", "{7}"]
+    assert [r["payload"] for r in records] == ["2j", "{oops", "5j", "7j"]
     assert [r["topic"] for r in records] == ["a/b"] * 3 + [""]
-    assert all("set" in r["error"] or "JSON" in r["error"] for r in records)
+    assert all("complex" in r["error"] or "JSON" in r["error"] for r in records)
     assert source.acked == list(range(1, 8))
+
+
+@pytest.mark.parametrize("sink", [JsonSink, JsonLinesSink])
+def test_default_says_what_is_stored_of_what_json_has_no_form_for(path, sink, source):
+    def default(value):
+        return [value.real, value.imag]
+
+    with sink(path, default=default) as made:
+        made.on_next(source.message({"z": 1j}))
+        made.on_next(source.message(2j))
+        made.on_next(Batch([source.message(3j)]))
+        made.on_next(4j)
+    assert list(read_rows(path)) == [{"z": [0, 1]}, [0, 2], [0, 3], [0, 4]]
+
+
+def test_whatever_default_raises_the_item_is_set_aside(tmp_path, source):
+    aside = JsonLinesSink(tmp_path / "rejected")
+    with aside, JsonSink(tmp_path / "rows", rejected=aside, default=lambda z: z.no_such) as sink:
+        sink.on_next(source.message(1j))
+    (record,) = read_rows(aside.path)
+    assert "no_such" in record["error"]
 
 
 def test_when_setting_aside_fails_the_sink_fails(tmp_path, source):
     sink = JsonSink(tmp_path / "rows", rejected=JsonLinesSink(tmp_path))
     with pytest.raises(SinkError, match="can't be set aside") as caught:
-        sink.on_next(source.message({1}))
+        sink.on_next(source.message(1j))
     assert isinstance(caught.value.__cause__, SinkError)
     source.ledger.settle()
     assert source.acked == []
@@ -299,8 +320,8 @@ def test_an_error_is_raised_where_reactivex_lets_it_through(path):
 
 
 def test_a_failing_sink_raises_through_operators(path):
-    with pytest.raises(SinkError, match="a set can't be stored"):
-        reactivex.of(1).pipe(rx.map(lambda n: {n})).subscribe(JsonSink(path))
+    with pytest.raises(SinkError, match="a complex can't be stored"):
+        reactivex.of(1).pipe(rx.map(lambda n: n * 1j)).subscribe(JsonSink(path))
 
 
 def test_an_error_before_the_first_item_makes_no_file(path):
@@ -644,7 +665,7 @@ def test_a_failing_item_does_not_take_back_a_commit_under_way(path, source, monk
         entered.wait()
         sink.on_next(source.message(2))
         with pytest.raises(SinkError, match="can't be stored"):
-            sink.on_next(source.message({3}))
+            sink.on_next(source.message(3j))
         with pytest.raises(SinkError, match="can't be stored"):
             await sink.wait_closed()
         await asyncio.sleep(0)
