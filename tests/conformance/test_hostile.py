@@ -316,7 +316,7 @@ def test_a_sink_takes_no_answer_that_is_none(qos, slip, version):
 # -- what may be refused ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [0x80, 0x8B, 0x8D, 0x93, 0x96, 0x98, 0xA0])
+@pytest.mark.parametrize("code", [0x80, 0x8B, 0x8D, 0x93, 0x96, 0x98, 0x9C, 0x9D, 0xA0])
 def test_a_disconnect_of_the_broker_closes_the_connection_and_another_serves(code):
     left: list[object] = []
 

@@ -381,6 +381,23 @@ def test_after_its_pubrec_only_the_release_is_sent_again(version):
         assert published(broker, 1, qos=2, client_id="me").stored == 1
 
 
+def test_a_release_that_the_broker_does_not_know_any_more_is_over():
+    """Not an error while a session is taken up again [MQTT 5, 3.7.2.1]: PUBREC had taken it."""
+
+    def cut(peer):
+        peer.connack()
+        peer.answer(PUBREC, peer.expect(Publish).packet_id)
+        peer.expect(Answer)
+
+    def again(peer):
+        peer.connack(session_present=True)
+        peer.answer(PUBCOMP, peer.expect(Answer).packet_id, 0x92)
+        assert peer.rest() == [Disconnect(0, {})]
+
+    with StrictBroker(5, cut, again) as broker:
+        assert published(broker, 1, qos=2, client_id="me").stored == 1
+
+
 @pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("client_id", [None, "me"])
 @pytest.mark.parametrize("qos", [1, 2])

@@ -8,6 +8,7 @@ import pytest
 import reactivex
 from clients import received, running
 from strict import (
+    CONNACK,
     PUBACK,
     PUBCOMP,
     PUBREC,
@@ -18,12 +19,14 @@ from strict import (
     UNSUBACK,
     USER,
     Answer,
+    Connect,
     Disconnect,
     StrictBroker,
     Subscribe,
     Unsubscribe,
     packet,
     properties,
+    text,
 )
 
 from rxflow import ConfigError, ConnectError, JsonLinesSink, from_mqtt, read_rows
@@ -168,6 +171,59 @@ def test_what_is_no_longer_asked_for_is_unsubscribed_as_it_was_asked_for(tmp_pat
             running(broker, ended, JsonLinesSink(tmp_path / "a.jsonl"))
     (gone,) = [each for each in left if isinstance(each, Unsubscribe)]
     assert sorted(gone.filters) == sorted(["a/+", ODD_TEXT])
+
+
+def test_messages_may_come_in_one_piece_with_connack(version):
+    """As they do where the broker has kept the session."""
+
+    def cut(peer):
+        peer.connack()
+        peer.suback()
+
+    def again(peer):
+        peer.expect(Connect)
+        peer.session.begin(session_present=True, limits={})
+        peer.session.owed.extend([(PUBACK, 1), (PUBREC, 2)])
+        peer.session.held.add(2)
+        none = b"\0" * (version == 5)
+        peer.send(
+            packet(CONNACK, b"\1\0" + none)
+            + packet(0x32, text("a") + b"\0\1" + none + b"1")
+            + packet(0x34, text("a") + b"\0\2" + none + b"2")
+        )
+        assert [peer.expect_answer().packet_id for _ in range(2)] == [1, 2]
+        peer.end()
+
+    with StrictBroker(version, cut, again) as broker:
+        messages = received(broker, qos=2, client_id="me")
+    assert [message.payload for message in messages] == [b"1", b"2"]
+
+
+def test_a_second_answer_to_subscribe_disturbs_nobody(version):
+    def script(peer):
+        peer.connack()
+        asked = peer.suback()
+        peer.send(peer.of(SUBACK, asked.packet_id, b"\1"))
+        peer.publish("a", b"x", 1, 1)
+        assert peer.expect_answer() == Answer(PUBACK, 1, 0, {})
+        peer.end()
+
+    with StrictBroker(version, script) as broker:
+        assert len(received(broker)) == 1
+
+
+def test_a_broker_may_grant_more_than_was_asked_for(version):
+    def script(peer):
+        peer.connack()
+        peer.suback(2)
+        peer.publish("a", b"x", 2, 1)
+        assert peer.expect_answer() == Answer(PUBREC, 1, 0, {})
+        peer.answer(PUBREL, 1)
+        assert peer.expect_answer() == Answer(PUBCOMP, 1, 0, {})
+        peer.end()
+
+    with StrictBroker(version, script) as broker:
+        assert len(received(broker, qos=0)) == 1
 
 
 # -- acknowledging ---------------------------------------------------------------------------------

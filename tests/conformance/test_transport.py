@@ -23,7 +23,7 @@ from strict import (
 from rxflow import MqttSink
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-TEXT, BINARY, CLOSE = 1, 2, 8
+CONTINUED, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 class Framed:
@@ -69,6 +69,9 @@ class Framed:
             return b""
         if first == 0x80 | CLOSE:
             return b""
+        if first == 0x80 | PONG:
+            self._exactly((second & 0x7F) + 4)
+            return self.recv(_)
         assert first == 0x80 | BINARY, f"a frame of {first:#x} [MQTT-6.0.0-1]"
         assert second & 0x80, "a frame that is not masked"
         length = second & 0x7F
@@ -82,10 +85,19 @@ class Framed:
         for at in range(0, len(data), size):
             self.send_frame(BINARY, data[at : at + size])
 
-    def send_frame(self, kind: int, data: bytes) -> None:
+    def send_in_fragments(self, data: bytes) -> None:
+        """One message in frames of three bytes, with a ping in the middle."""
+        starts = range(0, len(data), 3)
+        for at in starts:
+            is_last = at == starts[-1]
+            self.send_frame(CONTINUED if at else BINARY, data[at : at + 3], is_last=is_last)
+            if at == 3:
+                self.send_frame(PING, b"?")
+
+    def send_frame(self, kind: int, data: bytes, *, is_last: bool = True) -> None:
         length = len(data)
         encoded = bytes([length]) if length < 126 else b"\x7e" + length.to_bytes(2)
-        self._plain.sendall(bytes([0x80 | kind]) + encoded + data)
+        self._plain.sendall(bytes([is_last << 7 | kind]) + encoded + data)
 
 
 def framed(script, size: int):
@@ -125,6 +137,18 @@ def test_packets_may_lie_across_frames_and_together_in_one(version, size):
     with over_websocket(StrictBroker(version, framed(script, size))) as broker:
         sizes = [len(message.payload) for message in received(broker)]
     assert sizes == [300, 600, 900]
+
+
+def test_a_message_of_websocket_may_come_in_fragments(version):
+    def script(peer, frames):
+        peer.connack()
+        peer.suback()
+        none = b"\0" * (version == 5)
+        frames.send_in_fragments(packet(0x30, text("a") + none + b"1" * 10) * 2)
+        peer.end()
+
+    with over_websocket(StrictBroker(version, framed(script, 0))) as broker:
+        assert [message.payload for message in received(broker)] == [b"1" * 10] * 2
 
 
 def test_a_sink_publishes_in_binary_frames(version):
