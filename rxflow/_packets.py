@@ -25,7 +25,7 @@ PROTOCOL_ERROR: Final = 0x82
 ALIAS_INVALID: Final = 0x94
 
 _FAILURE: Final = 0x80
-_ANSWERS: Final = {PUBACK, PUBREC, PUBREL | 2, PUBCOMP}  # with their flags
+ANSWERS: Final = {PUBACK, PUBREC, PUBREL | 2, PUBCOMP}  # with their flags
 
 # Types of the values of properties [MQTT 5, 2.2.2.2]: bytes of a number, or
 _TEXT, _PAIR, _BYTES = -1, -2, -3
@@ -83,9 +83,6 @@ def check_packet(first: int, body: bytes, *, version5: bool) -> None:
     Raises:
         MalformedPacketError: It says what is wrong.
     """
-    if first in _ANSWERS and len(body) == 2:  # noqa: PLR2004 (by far the most: a packet id)
-        _check_id(body)
-        return
     kind = first & 0xF0
     if kind == AUTH and version5:
         raise MalformedPacketError("AUTH, which nobody asked for", PROTOCOL_ERROR)

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from rxflow._outbox import Outbox
 from rxflow._packets import (
+    ANSWERS,
     PROTOCOL_ERROR,
     PUBACK,
     PUBCOMP,
@@ -505,9 +506,12 @@ class Wire:
     def _other(self, first: int, data: bytes, at: int, stop: int) -> None:
         kind = first & 0xF0
         start = at + 2
-        while data[start - 1] > 127:  # noqa: PLR2004 (the continuation bit)
-            start += 1
-        check_packet(first, data[start:stop], version5=self._version5)
+        if first not in ANSWERS or data[at + 1] != 2:  # noqa: PLR2004 (by far the most: an id)
+            while data[start - 1] > 127:  # noqa: PLR2004 (the continuation bit)
+                start += 1
+            check_packet(first, data[start:stop], version5=self._version5)
+        elif not (data[start] or data[start + 1]):
+            raise MalformedPacketError("an answer with packet id 0")
         if kind == _PUBREL:
             packet_id = data[start] << 8 | data[start + 1]
             if self._receiver.ledger.release(packet_id):
