@@ -156,7 +156,10 @@ class _Judge:
 
     def faults(self) -> list[Fault]:
         self._judge_error()
+        may_be_full = any("x" in disk for disk in self.case.disks)
         is_graceful = self.outcome.error is None and self.case.end not in IN_ANGER
+        if may_be_full and self.case.end == "cancel":
+            is_graceful = False  # whoever cancels it is not told of the disk
         for letter in self.seen.received:
             self._judge_message(letter, is_graceful=is_graceful)
         if is_graceful and not self.has_failed:
