@@ -12,6 +12,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -34,6 +35,9 @@ _LONGEST_WAIT: Final = 60.0
 _LASTING: Final = 30.0  # seconds: a connection that lasts so long has done its work
 _TAKEN_OVER: Final = 0x8E
 # DISCONNECT that says what the broker will never take: the next connection would end the same way.
+_GOODBYE: Final = 1.0  # seconds
+# What a broker says that won't have a message, most often one of QoS 0: it would come again.
+_ABOUT_A_MESSAGE: Final = (0x87, 0x90, 0x95, 0x99)
 _NOT_SUPPORTED: Final = (0x9A, 0x9B, 0x9E, 0xA1, 0xA2)
 # Refusals that may be gone at the next attempt; every other is final.
 _PASSING: Final = {3: (0x03,), 5: (0x80, 0x88, 0x89, 0x97, 0x9F)}
@@ -139,6 +143,7 @@ class Client:
         self._loss: asyncio.Future[None] = loop.create_future()
         self._takeovers = Takeovers()
         self._has_stood = False  # ever
+        self._is_stale = self._has_wiped = False  # see `Settings.starts_clean`
         self._has_worked = self._is_closed = False  # the connection under way
         self._limit: float | None = None
         self._until: float | None = None  # when a connection must stand, by the loop's clock
@@ -339,11 +344,29 @@ class Client:
             ) from error
 
     async def _attempt(self, version: int) -> None:
+        await self._open(version, self.settings)
+        if self._is_stale:
+            # MQTT 3.1.1 has no word for "a new session, and keep it": end the old one first.
+            await self._leave()
+            await self._open(version, replace(self.settings, is_durable=False))
+            await self._leave()
+            self._is_stale, self._has_wiped = False, True
+            await self._open(version, self.settings)
+
+    async def _leave(self) -> None:
+        if self._link:
+            await self._link.say_goodbye(self._loop.time() + _GOODBYE)
+        self._drop()
+        self._paho = None
+
+    async def _open(self, version: int, settings: Settings) -> None:
         paho = self._paho
         if paho is None or paho.version != version:
             from rxflow._paho import Paho  # noqa: PLC0415 (a sixth of the time of `import rxflow`)
 
-            paho = self._paho = Paho(self.settings, version, self, self._open_wire)
+            if self._has_stood:
+                settings = replace(settings, starts_clean=False)
+            paho = self._paho = Paho(settings, version, self, self._open_wire)
         self._answer = self._loop.create_future()
         self._loss = self._loop.create_future()
         self._has_worked = self._is_closed = False
@@ -413,6 +436,10 @@ class Client:
         if is_5 and answer.session_present and not self.settings.is_durable:  # [MQTT-3.2.2-4]
             self._give_up(_Lost("the broker goes on with a session after a clean start"))
             return
+        if self._finds_stale(answer):
+            self._is_stale = True
+            self._answer.set_result(None)
+            return
         self.keep_alive = self.settings.keep_alive
         if answer.keep_alive is not None:
             self.keep_alive = answer.keep_alive  # [MQTT-3.1.2-21]
@@ -446,6 +473,11 @@ class Client:
         if self._link:
             self._link.connected()
 
+    def _finds_stale(self, answer: Answer) -> bool:
+        """True where the broker has packet ids of an earlier process, and is to forget them."""
+        is_first = self.settings.starts_clean and not (self._has_stood or self.is_5)
+        return self._is_stale or (is_first and answer.session_present and not self._has_wiped)
+
     def _say_what_differs(self) -> None:
         """What the broker does otherwise than it was asked to, and nobody would see."""
         settings, given = self.settings, self.limits
@@ -477,7 +509,8 @@ class Client:
                 text = f"{text}, again and again; give each client an id of its own"
                 self._give_up(ConnectError(text, reason_code=code))
                 return
-        if code in _NOT_SUPPORTED:
+        is_published = self.outbox is not None and bool(self.outbox.suspects())
+        if code in _NOT_SUPPORTED or (is_published and code in _ABOUT_A_MESSAGE):
             self._give_up(ConnectError(f"{self.settings.address}: {text}", reason_code=code))
         else:
             self._give_up(_Lost(text))

@@ -107,6 +107,7 @@ class Outbox:
         waiting_bytes: Of these, without their headers.
         stored: What the broker acknowledged (QoS 0: what was written), to be taken by the owner.
         refused: What the broker refused, or would have to, each with the reason; likewise.
+        accused: The `suspects` of the connection that ended last.
         is_connected: True from `connected` to `disconnected`.
     """
 
@@ -116,6 +117,7 @@ class Outbox:
         self.stored: list[Outgoing] = []
         self.refused: list[tuple[Outgoing, str]] = []
         self.is_connected = False
+        self.accused: list[str] = []
         self._numbers = 0
         self._last_id = 0
         self._taken: dict[int, Outgoing] = {}  # by packet id, in the order first sent
@@ -215,6 +217,7 @@ class Outbox:
             written: As for `written`.
         """
         self.written(written)
+        self.accused = self.suspects()
         self.is_connected = False
         again = [each for each in self._taken.values() if each.state == _SENT]
         for each in again:

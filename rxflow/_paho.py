@@ -118,7 +118,9 @@ class Paho:
             # No MaximumPacketSize: a broker drops what is larger without a word, and calls it sent
             # [MQTT-3.1.2-24, 3.1.2-25]. The wire says what came, and does not keep it.
         # MQTT 3.1.1 has clean_session instead, and paho refuses to be told both.
-        clean = not settings.is_durable if self._is_5 else paho.MQTT_CLEAN_START_FIRST_ONLY
+        clean: Any = paho.MQTT_CLEAN_START_FIRST_ONLY
+        if self._is_5 and not (settings.is_durable and settings.starts_clean):
+            clean = not settings.is_durable
         client.connect_async(
             address.host,
             address.port or _NO_PORT,

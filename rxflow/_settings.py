@@ -49,6 +49,8 @@ class Settings:
 
     Attributes:
         is_given: True if the user chose the client id.
+        starts_clean: True if the session of an earlier process is of no use: the first connection
+            begins a new one, which those that follow continue.
     """
 
     address: Address
@@ -67,6 +69,7 @@ class Settings:
     reconnect_timeout: float | None = None
     max_filters: int = MOST_FILTERS
     is_given: bool = False
+    starts_clean: bool = False
 
 
 class Answer(NamedTuple):

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from rxflow._compose import Connecting, VersionOrAuto, check_publishable, check_
 from rxflow._forked import tell_in_child
 from rxflow._outbox import Outbox, Outgoing, head_of
 from rxflow._read_pass import soon
-from rxflow._settings import Will
+from rxflow._settings import SILENCE, Will
 from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
 from rxflow.delivery import Ledger, Token
@@ -93,6 +94,8 @@ class MqttSink(abc.ObserverBase[Any]):
         client_id: str | None = None,
         keep_alive: int = 30,
         connect_timeout: float | None = None,
+        reconnect_timeout: float | None = None,
+        answer_timeout: float = SILENCE,
         drain_timeout: float = _DRAIN_SECONDS,
         will: Will | None = None,
         tls: ssl.SSLContext | None = None,
@@ -111,6 +114,8 @@ class MqttSink(abc.ObserverBase[Any]):
             client_id=client_id,
             keep_alive=keep_alive,
             connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            answer_timeout=answer_timeout,
             drain_timeout=drain_timeout,
             will=will,
             tls=tls,
@@ -420,6 +425,8 @@ class MqttSink(abc.ObserverBase[Any]):
             is_durable=self._connecting.client_id is not None,
             session_expiry=_ONE_DAY,
         )
+        # Packet ids that an earlier process has left there would swallow messages of this one.
+        settings = replace(settings, starts_clean=True)
         ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
         self._client = Client(settings, self, ledger, lambda _: None, self._loop, self._outbox)
         self._client.start()
@@ -584,6 +591,8 @@ class MqttSink(abc.ObserverBase[Any]):
 
     def _take_stored(self) -> None:
         stored, self._outbox.stored = self._outbox.stored, []
+        if self._client:
+            self._client.worked()
         self.rows += len(stored)
         touched: set[Ledger] = set()
         for outgoing in stored:
@@ -641,7 +650,11 @@ class MqttSink(abc.ObserverBase[Any]):
             )
 
     def failed(self, error: RxflowError) -> None:
-        self._fail(_failure("can't publish", error))
+        failure = _failure("can't publish", error)
+        if getattr(error, "reason_code", None) is not None and (topics := self._outbox.accused):
+            shown = ", ".join(repr(printable(topic)) for topic in topics[:3])
+            failure = _failure(f"can't publish to {shown}, the latest first", error)
+        self._fail(failure)
 
     def raised(self, error: Exception) -> None:
         self._fail(self._unusable(error))

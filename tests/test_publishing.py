@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -33,12 +34,15 @@ from rxflow import (
     MqttSink,
     RxflowWarning,
     SinkError,
+    Will,
     from_mqtt,
     read_rows,
     run,
 )
 from rxflow import operators as ops
+from rxflow._outbox import Limits
 from rxflow.message import Batch, Message
+from rxflow.testing.virtual_loop import VirtualLoop
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 
@@ -423,6 +427,455 @@ def test_nothing_is_lost_from_source_to_republish_over_a_restart_of_the_broker(m
     )
     thread.join()
     assert sorted(set(got)) == list(range(count))
+
+
+# -- what the broker refuses -----------------------------------------------------------------------
+
+REFUSED = b"\x87\x06\x1f\0\3no\n"  # not authorized, and a reason string that is not printable
+
+
+def refusing(kind, *, then=0, code=REFUSED):
+    """Refuses the first message, and takes so many more."""
+
+    def script(conversation):
+        conversation.accept(version=5)
+        _, body = conversation.expect(PUBLISH)
+        conversation.send(packet(kind, body[3:5] + code))
+        for _ in range(then):
+            _, body = conversation.expect(PUBLISH)
+            conversation.send(packet(PUBACK, body[3:5]))
+        assert DISCONNECT in until_disconnect(conversation)
+
+    return script
+
+
+def on5(broker):
+    return broker.url.replace("3.1.1", "5")
+
+
+@pytest.mark.parametrize(("qos", "kind"), [(1, PUBACK), (2, PUBREC)])
+def test_a_refusal_names_topic_and_reason_and_nothing_is_acknowledged(qos, kind):
+    kinds = []
+    with (
+        ScriptedBroker(serve(publish("a"), kinds=kinds)) as one,
+        ScriptedBroker(refusing(kind)) as other,
+    ):
+        sink = MqttSink(on5(other), topic="b", qos=qos)
+        said = r"refused a message to 'b': not authorized \(reason code 135\): no\\n"
+        with pytest.raises(SinkError, match=said):
+            quiet(from_mqtt(one.url, "a"), sink)
+    assert sink.rows == 0
+    assert kinds == [DISCONNECT]
+
+
+def test_a_refused_message_is_set_aside_then_acknowledged_and_the_rest_goes_on(tmp_path):
+    kinds = []
+    bad = JsonLinesSink(tmp_path / "bad.jsonl")
+    two = publish("a", b"1", 1, 1) + publish("a", b"2", 1, 2)
+    with (
+        ScriptedBroker(serve(two, kinds=kinds)) as one,
+        ScriptedBroker(refusing(PUBACK, then=1)) as other,
+    ):
+        source = from_mqtt(one.url, "a").pipe(ops.take(2))
+        report = quiet(source, MqttSink(on5(other), topic="b", rejected=bad))
+    assert kinds == [PUBACK, PUBACK, DISCONNECT]
+    assert (report.stored, report.set_aside, report.left) == (1, 1, 0)
+    (row,) = read_rows(tmp_path / "bad.jsonl")
+    assert (row["topic"], row["payload"]) == ("a", "1")
+    assert "to 'b': not authorized" in row["error"]
+
+
+def test_a_refused_message_is_acknowledged_once_an_observer_of_the_users_has_it():
+    kinds, seen = [], []
+    with (
+        ScriptedBroker(serve(publish("a"), kinds=kinds)) as one,
+        ScriptedBroker(refusing(PUBACK)) as other,
+    ):
+        source = from_mqtt(one.url, "a").pipe(ops.take(1))
+        bad = reactivex.Observer(lambda message: seen.append(message.topic))
+        report = quiet(source, MqttSink(on5(other), topic="b", rejected=bad))
+    assert (seen, kinds, report.left) == (["a"], [PUBACK, DISCONNECT], 0)
+
+
+def test_a_refused_message_that_can_not_be_set_aside_is_not_acknowledged():
+    def full(_):
+        raise OSError("full")
+
+    kinds = []
+    with (
+        ScriptedBroker(serve(publish("a"), kinds=kinds)) as one,
+        ScriptedBroker(refusing(PUBACK)) as other,
+    ):
+        sink = MqttSink(on5(other), topic="b", rejected=reactivex.Observer(full))
+        with pytest.raises(SinkError, match=r"refused a message to .b.: .*nor can it"):
+            quiet(from_mqtt(one.url, "a"), sink)
+    assert kinds == [DISCONNECT]
+
+
+@pytest.mark.parametrize(
+    ("connack", "settings", "named"),
+    [
+        (b"\x24\1", {"qos": 2}, "Maximum QoS"),
+        (b"\x25\0", {"retain": True}, "Retain Available"),
+        (b"\x27\0\0\0\x40", {"topic": "long" * 20}, "Maximum Packet Size"),
+    ],
+)
+@pytest.mark.parametrize("is_set_aside", [False, True])
+def test_what_connack_forbids_is_an_error_that_names_the_limit_or_set_aside(
+    connack, settings, named, is_set_aside
+):
+    def script(conversation):
+        conversation.expect(CONNECT)
+        conversation.send(packet(0x20, b"\0\0" + bytes([len(connack)]) + connack))
+        assert until_disconnect(conversation) == [DISCONNECT]
+
+    aside = []
+    bad = reactivex.Observer(aside.append) if is_set_aside else None
+    with ScriptedBroker(script) as broker:
+        sink = MqttSink(on5(broker), **{"topic": "a", "rejected": bad, **settings})
+        if is_set_aside:
+            quiet(reactivex.of(1), sink)
+            assert named in aside[0].payload["error"]
+        else:
+            with pytest.raises(SinkError, match=named):
+                quiet(reactivex.of(1), sink)
+
+
+def test_a_broker_that_refuses_qos_0_by_disconnect_is_an_error_that_names_topic_and_reason():
+    def script(conversation):
+        conversation.accept(version=5)
+        conversation.expect(PUBLISH)
+        conversation.send(packet(0xE0, b"\x87\0"))
+
+    async def main():
+        sink = MqttSink(on5(broker), topic="b", qos=0)
+        failed = asyncio.Event()
+        sink.on_failure = lambda _: failed.set()
+        sink.on_next(1)
+        await failed.wait()
+        with pytest.raises(SinkError, match=r"publish to 'b'.*not authorized"):
+            await sink.wait_closed()
+
+    with ScriptedBroker(script) as broker:
+        asyncio.run(main())
+
+
+def test_a_message_that_ends_each_connection_is_named(monkeypatch):
+    monkeypatch.setattr("rxflow._surroundings.Surroundings.jittered", lambda *_: 0.0)
+
+    def closes(conversation):
+        conversation.accept()
+        conversation.expect(PUBLISH)
+
+    async def main():
+        sink = MqttSink(broker.url, topic="b")
+        said = []
+        sink.warn = said.append
+        sink.on_next(1)
+        sink.on_completed()
+        await sink.wait_closed()
+        assert len([text for text in said if "answered to a message to 'b'" in text]) == 1
+
+    with ScriptedBroker(closes, closes, closes, serving()) as broker:
+        asyncio.run(main())
+
+
+# -- over connections ------------------------------------------------------------------------------
+
+
+def test_a_retained_topic_ends_with_the_newest_value_whenever_the_broker_dies():
+    """1-3 unacknowledged when the broker dies, 4-7 given before it is back."""
+    sent, is_gone, is_back = [], threading.Event(), threading.Event()
+
+    def dies(conversation):
+        conversation.accept()
+        for _ in range(3):
+            conversation.expect(PUBLISH)
+
+    def lives(conversation):
+        is_gone.set()
+        is_back.wait(10)
+        conversation.accept()
+        sent.extend(payload for _, payload, _, _ in taken(conversation, 7))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(dies, lives) as broker:
+        sink = MqttSink(broker.url, topic="a", retain=True)
+        for number in range(1, 4):
+            sink.on_next(number)
+        assert is_gone.wait(20)
+        for number in range(4, 8):
+            sink.on_next(number)
+        is_back.set()
+        sink.close()
+    assert sent == [b"%d" % number for number in range(1, 8)]
+
+
+def test_without_its_session_each_message_of_qos_2_is_sent_once_again():
+    sent = []
+
+    def forgets(conversation):
+        conversation.accept()
+        for _ in range(3):
+            conversation.expect(PUBLISH)
+
+    def serves(conversation):
+        conversation.accept()
+        sent.extend(payload for _, payload, _, _ in taken(conversation, 3))
+        assert until_disconnect(conversation) == [DISCONNECT]
+
+    with ScriptedBroker(forgets, serves) as broker:
+        sink = MqttSink(broker.url, topic="a", qos=2, client_id="me")
+        reactivex.of(1, 2, 3).subscribe(sink)
+    assert sent == [b"1", b"2", b"3"]
+
+
+def test_packet_ids_of_an_earlier_process_swallow_nothing_on_5():
+    connects = []
+
+    def first(conversation):
+        conversation.accept(version=5)
+        connects.append(conversation.connect[7] & 2)
+        conversation.expect(PUBLISH)
+
+    def second(conversation):
+        conversation.accept(version=5, session_present=True)
+        connects.append(conversation.connect[7] & 2)
+        _, body = conversation.expect(PUBLISH)
+        conversation.send(packet(PUBACK, body[3:5]))
+        until_disconnect(conversation)
+
+    with ScriptedBroker(first, second) as broker:
+        reactivex.of(1).subscribe(MqttSink(on5(broker), topic="a", client_id="me"))
+    assert connects == [2, 0]
+
+
+def test_packet_ids_of_an_earlier_process_swallow_nothing_on_3_1_1():
+    connects = []
+
+    def life(*, present, count=0):
+        def script(conversation):
+            conversation.accept(session_present=present)
+            connects.append(conversation.connect[7] & 2)
+            taken(conversation, count)
+            assert until_disconnect(conversation) == [DISCONNECT]
+
+        return script
+
+    with ScriptedBroker(life(present=True), life(present=False), life(present=False, count=1)) as b:
+        reactivex.of(1).subscribe(MqttSink(b.url, topic="a", qos=2, client_id="me"))
+    assert connects == [0, 2, 0]
+
+
+def test_qos_2_is_exactly_once_over_restarts_of_the_broker(mosquitto):
+    count, got = 400, []
+    standing, done = threading.Event(), threading.Event()
+    target = from_mqtt(
+        mosquitto.url,
+        "out",
+        qos=2,
+        client_id="target",
+        on_connect=lambda _: standing.set(),
+        **LOGIN,
+    )
+
+    def note(message):
+        got.append(int(message.payload))
+        if len(got) == count:
+            done.set()
+
+    subscription = target.subscribe(note)
+    assert standing.wait(20)
+    sink = MqttSink(mosquitto.url, topic="out", qos=2, client_id="again", **LOGIN)
+    for number in range(count):
+        sink.on_next(number)
+        if number % 150 == 100:
+            mosquitto.stop()
+            mosquitto.start()
+    sink.close()
+    assert done.wait(20)
+    subscription.dispose()
+    assert got == list(range(count))
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+class Answering:
+    """A client whose broker takes one message after the other, in virtual time."""
+
+    sent = 0
+
+    def __init__(self, outbox, loop, every, count):
+        self._outbox, self._loop, self._every, self._left = outbox, loop, every, count
+
+    def begin(self, sink):
+        self._sink = sink
+        self._outbox.connected(Limits(session_present=False))
+        self._outbox.packets(0, 1 << 20)
+        self._loop.call_later(self._every, self._answer, 1)
+
+    def _answer(self, packet_id):
+        if packet_id <= self._left:
+            self._outbox.answered(0x40, packet_id)
+            self._sink.settled()
+            self._loop.call_later(self._every, self._answer, packet_id + 1)
+
+    def publish(self):
+        self._outbox.packets(0, 1 << 20)
+
+    def worked(self):
+        pass
+
+    async def close(self, *, deadline):
+        pass
+
+
+def ended_after(*, every, answers, items=5, is_told=False, run_drain=None, **settings):
+    """How long the end takes in virtual time, and the error."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        sink = MqttSink("mqtt://h", topic="a", **settings)
+        if run_drain is not None:
+            sink.drain_within(run_drain)
+        sink._loop = loop
+        sink._client = client = Answering(sink._outbox, loop, every, answers)
+        for number in range(items):
+            sink.on_next(number)
+        client.begin(sink)
+        sink.on_completed()
+        if is_told:
+            sink.hurry()
+        began = loop.time()
+        try:
+            await sink.wait_closed()
+        except SinkError as error:
+            return loop.time() - began, str(error)
+        return loop.time() - began, ""
+
+    with VirtualLoop() as loop:
+        return loop.run(main())
+
+
+def test_a_stream_that_ends_by_itself_is_published_as_long_as_that_makes_progress():
+    assert ended_after(every=4, answers=5) == (20, "")
+
+
+def test_a_broker_that_answers_no_more_is_an_error_that_names_the_setting():
+    seconds, error = ended_after(every=4, answers=3)
+    assert seconds == 12 + 5
+    assert "2 messages were not acknowledged in time (no answer for 5 s, drain_timeout=5)" in error
+
+
+def test_who_is_told_to_stop_has_drain_timeout_and_no_more():
+    seconds, error = ended_after(every=2, answers=5, is_told=True)
+    assert seconds == 5
+    assert "3 messages were not acknowledged in time (drain_timeout=5)" in error
+
+
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 7), ({"drain_timeout": 3}, 3)])
+def test_the_drain_timeout_is_that_of_the_run_unless_given(settings, seconds):
+    assert ended_after(every=99, answers=0, run_drain=7, **settings)[0] == seconds
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_run_says_what_its_drain_timeout_is_and_when_it_is_told_to_stop(is_told):
+    sink = MqttSink("mqtt://127.0.0.1:1", topic="a")
+    told = []
+    sink.hurry = lambda: told.append(sink._drain_seconds)
+    stream = reactivex.never() if is_told else reactivex.empty()
+    quiet(stream, sink, drain_timeout=0.25, seconds=0.1 if is_told else None)
+    assert told == [0.25] * is_told
+    assert sink._drain_seconds == 0.25
+
+
+def test_150_000_items_of_a_source_that_does_not_wait_are_no_error():
+    count = 150_000
+
+    def script(conversation):
+        conversation.accept()
+        left = count
+        while left:
+            left -= conversation._connection.recv(1 << 18).count(b"!")
+        until_disconnect(conversation)
+
+    with ScriptedBroker(script) as broker:
+        items = reactivex.from_iterable([b"!"] * count)
+        report = quiet(items, MqttSink(broker.url, topic="a", qos=0))
+    assert report.stored == count
+
+
+def test_eight_threads_that_are_the_first_together_share_one_connection():
+    barrier = threading.Barrier(8)
+
+    def give():
+        barrier.wait(10)
+        sink.on_next(1)
+
+    with ScriptedBroker(serving(8)) as broker:  # which accepts one connection, and no more
+        sink = MqttSink(broker.url, topic="a")
+        threads = [threading.Thread(target=give) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sink.close()
+    assert sink.rows == 8
+
+
+def test_what_is_given_while_it_closes_is_published_or_refused():
+    taken_on, refused = [], []
+
+    def give():
+        try:
+            while True:
+                sink.on_next(b"1")
+                taken_on.append(1)
+        except SinkError:
+            refused.append(1)
+
+    def script(conversation):
+        conversation.accept()
+        with contextlib.suppress(ConnectionError):
+            while (each := conversation.read())[0] != DISCONNECT:
+                conversation.send(packet(PUBACK, each[1][3:5]))
+
+    with ScriptedBroker(script) as broker:
+        sink = MqttSink(broker.url, topic="a")
+        threads = [threading.Thread(target=give) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(taken_on) < 100:
+            pass
+        sink.close()
+        for thread in threads:
+            thread.join()
+    assert len(refused) == 4
+    assert sink.rows == len(taken_on)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"qos": True}, "qos: .*True"),
+        ({"qos": 3}, "qos: .*3"),
+        ({"qos": None}, "qos: .*None"),
+        ({"retain": "no"}, "retain: .*'no'"),
+        ({"retain": None}, "retain: .*None"),
+        ({"topic": 5}, "topic: .*5"),
+        ({"topic": "a/+"}, "topic: .*a/+"),
+        ({"rejected": "bad.jsonl"}, r"rejected: .*'bad\.jsonl'"),
+        ({"rejected": JsonLinesSink}, "rejected: .*JsonLinesSink"),
+        ({"will": {"topic": "a"}}, "will: .*dict"),
+        ({"will": Will("a", retain="no")}, "will: .*retain.*'no'"),
+        ({"answer_timeout": 0}, "answer_timeout: .*0"),
+        ({"reconnect_timeout": "1"}, "reconnect_timeout: .*'1'"),
+    ],
+)
+def test_a_wrong_argument_is_refused_while_composing(settings, named):
+    with pytest.raises(ConfigError, match=named):
+        MqttSink("mqtt://h", **{"topic": "a", **settings})
 
 
 # -- connecting ------------------------------------------------------------------------------------

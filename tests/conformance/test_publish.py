@@ -479,7 +479,7 @@ def test_a_message_that_comes_to_a_sink_is_left_to_the_broker_and_disturbs_nobod
     """The broker may have kept a subscription of this id from another life."""
 
     def script(peer):
-        peer.connack(session_present=True)
+        peer.connack()
         message = peer.expect(Publish)
         peer.publish("stray", b"x", qos, 5)
         peer.complete(message)
