@@ -28,6 +28,7 @@ from scripted import (
 from serving import serve, until_disconnect
 
 from rxflow import (
+    ConfigError,
     ConnectError,
     JsonLinesSink,
     JsonSink,
