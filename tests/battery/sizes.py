@@ -30,6 +30,7 @@ EXAMPLES = _size(150, 3_000)  # C19
 STEPS = _size(30, 50)  # C19
 PIPELINES = _size(250, 50_000)  # at the end nothing is lost; 250 a test
 FUZZ_EXAMPLES = _size(150, 5_000)
+CONFORMANCE_SEEDS = _size(6, 1_000)  # of brokers that keep to the letter, on each version
 MANY = _size(25_000, 1_000_000)  # messages of QoS 1 through a slow sink
 ROW_SECONDS = _size(0.00004, 0.0001)  # of that sink, a tenth of rxflow's own rate
 
