@@ -5,7 +5,6 @@ import sys
 import reactivex
 
 from rxflow import JsonSink, MqttSink, from_mqtt, run
-from rxflow import operators as ops
 from rxflow.broker import Broker
 
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
@@ -13,18 +12,19 @@ STEP = SECONDS / 40
 
 with Broker() as broker:
     # Twelve warm readings, one hot spike, and then it stays hot.
-    boiler = reactivex.interval(STEP).pipe(
-        ops.map(lambda n: {"celsius": 95 if n == 12 or n > 20 else 60}),
+    boiler = reactivex.interval(STEP).map(
+        lambda n: {"celsius": 95 if n == 12 or n > 20 else 60},
     )
-    alarms = from_mqtt(broker.url, "boiler/temperature").pipe(
-        ops.decode_json(),
-        ops.map(lambda message: message.payload["celsius"] > 90),
-        ops.distinct_until_changed(lambda message: message.payload),
-        ops.debounce(4 * STEP),
-        ops.distinct_until_changed(lambda message: message.payload),
-        ops.map(lambda message: {"alarm": message.payload}),
+    alarms = (
+        from_mqtt(broker.url, "boiler/temperature")
+        .decode_json()
+        .map(lambda message: message.payload["celsius"] > 90)
+        .distinct_until_changed(lambda message: message.payload)
+        .debounce(4 * STEP)
+        .distinct_until_changed(lambda message: message.payload)
+        .map(lambda message: {"alarm": message.payload})
     )
-    heard = from_mqtt(broker.url, "boiler/alarm").pipe(ops.decode_json())
+    heard = from_mqtt(broker.url, "boiler/alarm").decode_json()
     report = run(
         (alarms, MqttSink(broker.url, topic="boiler/alarm", retain=True)),
         (heard, JsonSink("files/alarms.json", existing="rotate")),

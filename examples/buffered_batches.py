@@ -6,7 +6,6 @@ from statistics import mean
 import reactivex
 
 from rxflow import Batch, JsonSink, MqttSink, from_mqtt, run
-from rxflow import operators as ops
 from rxflow.broker import Broker
 
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
@@ -17,13 +16,14 @@ def average(batch: Batch[float]) -> dict[str, float]:
 
 
 with Broker() as broker:
-    readings = reactivex.interval(SECONDS / 25).pipe(ops.map(lambda n: {"celsius": 20 + n % 7}))
-    averages = from_mqtt(broker.url, "room/temperature").pipe(
-        ops.decode_json(),
-        ops.map(lambda message: float(message.payload["celsius"])),
-        ops.buffer_with_time_or_count(1.0, 10),
-        ops.map(average),
-        ops.take_until(reactivex.timer(SECONDS)),
+    readings = reactivex.interval(SECONDS / 25).map(lambda n: {"celsius": 20 + n % 7})
+    averages = (
+        from_mqtt(broker.url, "room/temperature")
+        .decode_json()
+        .map(lambda message: float(message.payload["celsius"]))
+        .buffer_with_time_or_count(1.0, 10)
+        .map(average)
+        .take_until(reactivex.timer(SECONDS))
     )
     report = run(
         (averages, JsonSink("files/averages.json", existing="rotate")),

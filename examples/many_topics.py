@@ -5,24 +5,24 @@ import sys
 import reactivex
 
 from rxflow import JsonLinesSink, JsonSink, MqttSink, from_mqtt, run
-from rxflow import operators as ops
 from rxflow.broker import Broker
 
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
 
 with Broker() as broker:
-    readings = reactivex.interval(SECONDS / 25).pipe(
-        ops.map(lambda n: {"sensor": n % 3, "celsius": 20 + n}),
+    readings = reactivex.interval(SECONDS / 25).map(
+        lambda n: {"sensor": n % 3, "celsius": 20 + n},
     )
-    sensors = from_mqtt(broker.url, "sensors/+/temperature").pipe(
-        ops.decode_json(),
-        ops.map(lambda message: {"topic": message.topic, **message.payload}),
-        ops.share(),  # one connection for both files; a message is acknowledged when both have it
+    sensors = (
+        from_mqtt(broker.url, "sensors/+/temperature")
+        .decode_json()
+        .map(lambda message: {"topic": message.topic, **message.payload})
+        .share()  # one connection for both files; a message is acknowledged when both have it
     )
     report = run(
         (sensors, JsonLinesSink("files/all.jsonl", existing="rotate")),
         (
-            sensors.pipe(ops.filter(lambda message: float(message.payload["celsius"]) > 30)),
+            sensors.filter(lambda message: float(message.payload["celsius"]) > 30),
             JsonSink("files/hot.json", existing="rotate"),
         ),
         (

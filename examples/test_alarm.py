@@ -6,10 +6,14 @@ from rxflow import operators as ops
 from rxflow.testing import Marbles
 
 
+def is_hot(celsius: float) -> bool:
+    return celsius > 90
+
+
 def alarm(celsius: Observable[float]) -> Observable[bool]:
     """True when it has stayed above 90 for four seconds, False when it has stayed below."""
     return celsius.pipe(
-        ops.map(lambda value: value > 90),
+        ops.map(is_hot),
         ops.distinct_until_changed(),
         ops.debounce(4),
         ops.distinct_until_changed(),

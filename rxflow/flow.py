@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from reactivex import ConnectableObservable, Observable, abc
 from reactivex.disposable import CompositeDisposable
@@ -34,7 +34,13 @@ G = TypeVar("G")
 Z = TypeVar("Z")
 
 
-class Flow(Observable[T]):
+if TYPE_CHECKING:
+    from rxflow._fluent import Fluent
+else:
+    Fluent = Observable
+
+
+class Flow(Fluent[T]):
     """An observable with a name, and the operators that were put on it.
 
     Args:

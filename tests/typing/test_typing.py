@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import shutil
@@ -8,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from rxflow import _fluent
+from rxflow.operators import OPERATORS
 
 HERE = Path(__file__).parent
 
@@ -22,7 +27,7 @@ def tool(name: str) -> str:
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> dict[str, dict[int, list[str]]]:
     """What pyright says of each line of each file here."""
-    files = ["pipelines.py", "annotated.py", "wrong.py"]
+    files = ["pipelines.py", "annotated.py", "fluent.py", "wrong.py"]
     folder = tmp_path_factory.mktemp("pyright")
     for name in files:  # pyright reads nothing outside of its project
         shutil.copy(HERE / name, folder)
@@ -44,7 +49,7 @@ def said(tmp_path_factory) -> dict[str, dict[int, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["pipelines.py", "annotated.py"])
+@pytest.mark.parametrize("name", ["pipelines.py", "annotated.py", "fluent.py"])
 def test_pyright_knows_the_types_of_a_pipeline(said, name):
     assert said[name] == {}
 
@@ -64,15 +69,37 @@ def test_pyright_refuses_each_wrong_pipeline_for_what_is_wrong_with_it(said):
     assert {number: rules for number, rules in named.items() if rules} == expected
 
 
-def mypy_says(path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    command = [tool("mypy"), "--strict", "--cache-dir", str(cache), str(path)]
+def mypy_says(*paths: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    command = [tool("mypy"), "--strict", "--cache-dir", str(cache), *map(str, paths)]
     root = HERE.parent.parent
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
 
 
 def test_mypy_knows_the_types_of_annotated_functions(tmp_path_factory):
-    ran = mypy_says(HERE / "annotated.py", tmp_path_factory.getbasetemp() / "mypy")
+    files = [HERE / "annotated.py", HERE / "fluent.py"]
+    ran = mypy_says(*files, cache=tmp_path_factory.getbasetemp() / "mypy")
     assert ran.returncode == 0, ran.stdout
+
+
+def test_mypy_passes_on_the_examples(tmp_path_factory):
+    examples = sorted((HERE.parent.parent / "examples").glob("*.py"))
+    ran = mypy_says(*examples, cache=tmp_path_factory.getbasetemp() / "mypy")
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_the_typed_fluent_methods_take_what_the_operators_take():
+    tree = ast.parse(Path(_fluent.__file__).read_text(encoding="utf-8"))
+    [fluent] = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    typed = [node for node in fluent.body if isinstance(node, ast.FunctionDef)]
+    for method in typed:
+        taken = inspect.signature(OPERATORS[method.name]).parameters
+        assert [arg.arg for arg in method.args.args[1:]] == [
+            name for name, each in taken.items() if each.kind is each.POSITIONAL_OR_KEYWORD
+        ]
+        assert [arg.arg for arg in method.args.kwonlyargs] == [
+            name for name, each in taken.items() if each.kind is each.KEYWORD_ONLY
+        ]
+    assert len({method.name for method in typed}) >= 13
 
 
 def test_mypy_refuses_each_wrong_pipeline_of_annotated_functions(tmp_path_factory):
@@ -82,7 +109,7 @@ def test_mypy_refuses_each_wrong_pipeline_of_annotated_functions(tmp_path_factor
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if "# mypy: " in line
     }
-    ran = mypy_says(path, tmp_path_factory.getbasetemp() / "mypy")
+    ran = mypy_says(path, cache=tmp_path_factory.getbasetemp() / "mypy")
     found: dict[int, set[str]] = {}
     for number, rule in re.findall(r":(\d+): error: .*\[([a-z-]+)\]$", ran.stdout, re.MULTILINE):
         found.setdefault(int(number), set()).add(rule)
