@@ -57,7 +57,7 @@ clean:  # remove what make, the tests and the demo have made
 
 # The newest Python that is new enough and can make an environment, unless PYTHON says which.
 $(BIN)/python:
-	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	@for python in $(or $(PYTHON),python3.15 python3.14 python3.13 python3.12 python3.11 python3); do \
 		"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 			2>/dev/null || continue; \
 		echo "$$python -m venv $(VENV)"; \
@@ -65,7 +65,7 @@ $(BIN)/python:
 		"$$python" -m venv $(VENV) && exit 0; \
 	done; \
 	echo 'rxflow needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv).' >&2; \
-	echo 'None of these is: $(or $(PYTHON),python3.13 python3.12 python3.11 python3).' >&2; \
+	echo 'None of these is: $(or $(PYTHON),python3.15 python3.14 python3.13 python3.12 python3.11 python3).' >&2; \
 	echo 'Name one: make PYTHON=/path/to/python ...' >&2; \
 	exit 1
 

@@ -7,7 +7,6 @@ arguments against the table.
 
 # pyright: reportIncompatibleMethodOverride=false, reportOverlappingOverload=false
 # mypy: disable-error-code="override, overload-overlap, misc"
-# ruff: noqa: D101, E301, E704 (a table of types)
 
 from __future__ import annotations
 
@@ -102,7 +101,9 @@ class Fluent(Observable[T]):
         timeshift: typing.RelativeTime | None = None,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Flow[list[A]]: ...
-    def buffer_with_time(self, timespan: Any, timeshift: Any = None, scheduler: Any = None) -> Any: ...
+    def buffer_with_time(
+        self, timespan: Any, timeshift: Any = None, scheduler: Any = None
+    ) -> Any: ...
 
     @overload
     def buffer_with_time_or_count(
@@ -118,7 +119,9 @@ class Fluent(Observable[T]):
         count: int,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Flow[list[A]]: ...
-    def buffer_with_time_or_count(self, timespan: Any, count: int, scheduler: Any = None) -> Any: ...
+    def buffer_with_time_or_count(
+        self, timespan: Any, count: int, scheduler: Any = None
+    ) -> Any: ...
 
     @overload
     def count(
