@@ -14,6 +14,7 @@ from reactivex import Observer, abc
 
 from rxflow._client import Client, Settings
 from rxflow._forked import tell_in_child
+from rxflow._holders import described
 from rxflow._standstill import Standstill
 from rxflow._subscribing import REFUSED, Ask, Subscribing, TooLargeError
 from rxflow._surroundings import surroundings_of
@@ -72,6 +73,7 @@ class Source:
         drain_timeout: Seconds that deliveries may take to settle when the subscription ends.
         is_program: Whether what the user must know goes to the log.
         journal: Who writes down which QoS 2 messages are stored, if anybody does.
+        is_single: True if at most one row can come of a message.
         sessions: Where this source wants its session written down, if it does: then its client id
             is the one found there.
     """
@@ -86,10 +88,12 @@ class Source:
         drain_timeout: float,
         is_program: bool,
         journal: Journal | None = None,
+        is_single: bool = False,
         sessions: ClientIds | None = None,
         owner: object = None,
     ) -> None:
         self._journal = journal
+        self._is_single = is_single
         self._sessions = sessions
         self._owner = owner
         self.settings = settings
@@ -170,6 +174,18 @@ class Source:
         if self._journal and has_qos2 and self.settings.is_durable:
             session = f"{self.settings.client_id} {self.settings.address.place}"
             self.ledger.keep(self._journal, session)
+            self.ledger.is_single = self._is_single
+            self.ledger.unclaimed = self._tell_of_unclaimed
+
+    def _tell_of_unclaimed(self, number: int) -> None:
+        """On the thread of a commit, at the first row that can't count as all of its message."""
+        what = described(self.ledger, number)
+        text = (
+            f"QoS 2 is at least once in this run: a message{what} was stored while something else "
+            "still has it, so more rows may come of it. If the process ends before it is let go, "
+            "it comes again, and is stored twice. Keep what you need of a message, not the message"
+        )
+        self._here(lambda: self.warn(text))
 
     def _subscribing_anew(self) -> Subscribing:
         filters = dict(self._subscription.filters)

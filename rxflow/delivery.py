@@ -180,6 +180,9 @@ class Ledger:
         received0: Deliveries of QoS 0; `stored0` of these a sink stored.
         owed: How many of these a sink has taken and not stored yet, once for each sink.
         takers: The sinks that have taken any of them.
+        is_single: True if at most one row comes of a message, whoever holds it.
+        unclaimed: Called once, on any thread, with the number of a QoS 2 delivery that was stored
+            and can't count as such, because somebody else holds it.
         needed: How many sinks must have stored a delivery for it to be stored: one, unless the
             pipeline was abandoned.
         opened: How many numbers were given to deliveries, and to those that came again.
@@ -208,6 +211,8 @@ class Ledger:
         self._acknowledge = acknowledge
         self._failed = failed
         self.released = complete or _ignore
+        self.is_single = False
+        self.unclaimed: Callable[[int], None] | None = None
         self._journal: Journal | None = None
         self._session = ""
         self._digests2: dict[int, int] = {}  # number of QoS 2 -> digest, until settled
@@ -357,13 +362,20 @@ class Ledger:
         """The QoS 2 deliveries of this ledger that nobody holds any more but this list.
 
         One that is held elsewhere may yet become another row: only the commit that holds the last
-        reference may say that the message is stored. On any thread.
+        reference may say that the message is stored, unless `is_single`. On any thread.
 
         Returns:
             Of each its last index in the list, its packet id, and its digest.
         """
         found: list[tuple[int, int, int]] = []
-        for number, index in _Held(tokens).of(self).items():
+        last, others = _Held(tokens).of(self)
+        if not self.is_single:
+            for number in others:
+                del last[number]
+            if self.unclaimed and (held := [n for n in others if n in self._ids2]):
+                unclaimed, self.unclaimed = self.unclaimed, None
+                unclaimed(min(held))
+        for number, index in last.items():
             packet_id, digest = self._ids2.get(number), self._digests2.get(number)
             if packet_id is None or digest is None:
                 continue  # not of QoS 2, or of a session that is lost
@@ -550,8 +562,8 @@ class _Held:
             if isinstance(token, Deliveries) and self._places[key] == 1:
                 self._count(token.tokens)
 
-    def of(self, ledger: Ledger) -> dict[int, int]:
-        """Those of a ledger: number -> last index in the list."""
+    def of(self, ledger: Ledger) -> tuple[dict[int, int], set[int]]:
+        """Those of a ledger: number -> last index in the list; and which others hold, too."""
         last: dict[int, int] = {}
         others: set[int] = set()
         for index, token in enumerate(self._tokens):
@@ -559,9 +571,7 @@ class _Held:
                 last[number] = index
                 if not is_ours:
                     others.add(number)
-        for number in others:
-            del last[number]
-        return last
+        return last, others
 
     def _numbers(
         self, token: Token | None, ledger: Ledger, *, is_ours: bool

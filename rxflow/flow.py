@@ -52,7 +52,10 @@ class Flow(Fluent[T]):
         inner: The same.
         label: The same.
         operators: The same.
+        is_single: True if at most one row can come of a message of its source.
     """
+
+    is_single = False
 
     def __init__(
         self, inner: Observable[T], *, label: str, operators: tuple[str, ...] = ()
@@ -224,7 +227,9 @@ class Flow(Fluent[T]):
         inner = cast("Observable[Any]", made)
         if isinstance(inner, ConnectableObservable):
             return ConnectableFlow(inner, label=self.label, operators=operators)
-        return Flow(inner, label=self.label, operators=operators)
+        flow = Flow(inner, label=self.label, operators=operators)
+        flow.is_single = self.is_single and getattr(operator, "is_single", False)
+        return flow
 
 
 class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[reportIncompatibleMethodOverride]  # `pipe`

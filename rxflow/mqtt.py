@@ -212,6 +212,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             drain_timeout=drain_timeout,
             is_program=is_program,
             journal=scope.root.journal if scope else None,
+            is_single=bool(scope and scope.root.is_single),
             sessions=kept,
             owner=owner,
         )
@@ -224,7 +225,9 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
         source.start(earlier if is_alone else None)
         return Disposable(source.dispose)
 
-    return Flow(_at_home(begin), label=f"from_mqtt {place}")
+    flow = Flow(_at_home(begin), label=f"from_mqtt {place}")
+    flow.is_single = True
+    return flow
 
 
 def _at_home(

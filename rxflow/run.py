@@ -207,6 +207,11 @@ class _Pipeline:
         self._scope = Scope()
         self._subscription: abc.DisposableBase = Disposable()
 
+    @property
+    def is_single(self) -> bool:
+        """True if at most one row can come of a message; see `Flow.is_single`."""
+        return getattr(self._observable, "is_single", False)
+
     def begin(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in a scope of its own within that of the run."""
         self._scope = scope.branch()
@@ -370,6 +375,7 @@ class _Run:
         self._scope.journal = next(
             (p.sink for p in self._pipelines if isinstance(p.sink, Journal)), None
         )
+        self._scope.is_single = len(self._pipelines) == 1 and self._pipelines[0].is_single
         for pipeline in self._pipelines:
             pipeline.begin(self._scope, loop)
         self._open_sinks()  # those that the operators set aside to

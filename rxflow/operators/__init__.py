@@ -216,6 +216,52 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
 )
 
 
+# No message leaves one of these twice: at most one row comes of it.
+_SINGLE: Final = frozenset(
+    [
+        "as_observable",
+        "buffer_with_time_or_count",
+        "debounce",
+        "decode_json",
+        "delay",
+        "distinct",
+        "distinct_until_changed",
+        "do",
+        "do_action",
+        "element_at",
+        "filter",
+        "filter_indexed",
+        "finally_action",
+        "first",
+        "ignore_elements",
+        "last",
+        "map",
+        "map_indexed",
+        "observe_on",
+        "pluck",
+        "pluck_attr",
+        "skip",
+        "skip_last",
+        "skip_while",
+        "skip_with_time",
+        "starmap",
+        "starmap_indexed",
+        "take",
+        "take_last",
+        "take_until",
+        "take_until_with_time",
+        "take_while",
+        "take_with_time",
+        "tap",
+        "throttle_first",
+        "throttle_with_timeout",
+        "time_interval",
+        "timeout",
+        "timestamp",
+    ]
+)
+
+
 def _table() -> dict[str, Callable[..., Operator[Any, Any]]]:
     imported = vars(rx) | globals()
     made: dict[str, Callable[..., Any]] = {name: imported[name] for name in _NAMES}
@@ -226,7 +272,10 @@ def _table() -> dict[str, Callable[..., Operator[Any, Any]]]:
         for name, make in made.items()
         if takes_scheduler(make) and name != "replay"  # which is no subscription's
     }
-    return {name: labelled(name, checked(name, make)) for name, make in made.items()}
+    return {
+        name: labelled(name, checked(name, make), is_single=name in _SINGLE)
+        for name, make in made.items()
+    }
 
 
 OPERATORS: Final = _table()

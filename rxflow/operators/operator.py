@@ -95,12 +95,14 @@ class Operator(Generic[S, R]):
     Attributes:
         label: Its name and arguments, for people: `buffer_with_time_or_count(1.0, 100)`.
         is_subscribing: True if it subscribes at once, on the thread that `Flow` chooses.
+        is_single: True if no message can leave it twice, or in two results.
     """
 
-    __slots__ = ("_apply", "is_subscribing", "label")
+    __slots__ = ("_apply", "is_single", "is_subscribing", "label")
 
-    def __init__(self, label: str, apply: Callable[[S], R]) -> None:
+    def __init__(self, label: str, apply: Callable[[S], R], *, is_single: bool = False) -> None:
         self.label = label
+        self.is_single = is_single
         self.is_subscribing = label.startswith("to_future(")
         self._apply = apply
 
@@ -166,14 +168,17 @@ def unwrapped(observer: abc.ObserverBase[T]) -> Callable[[T], object]:
     return observer.on_next
 
 
-def labelled(name: str, make: Callable[..., Any]) -> Callable[..., Operator[Any, Any]]:
-    """The same function, whose operators carry a label."""
+def labelled(
+    name: str, make: Callable[..., Any], *, is_single: bool = False
+) -> Callable[..., Operator[Any, Any]]:
+    """The same function, whose operators carry a label, and know whether they are `is_single`."""
 
     @functools.wraps(make)
     def named(*args: Any, **kwargs: Any) -> Operator[Any, Any]:
         shown = [_shown(value) for value in args]
         shown += [f"{key}={_shown(value)}" for key, value in kwargs.items()]
-        return Operator(f"{name}({', '.join(shown)})", make(*args, **kwargs))
+        label = f"{name}({', '.join(shown)})"
+        return Operator(label, make(*args, **kwargs), is_single=is_single)
 
     named.__name__ = named.__qualname__ = name
     return named

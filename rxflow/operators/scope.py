@@ -100,6 +100,7 @@ class Scope:
         is_program: Of the root: True under `run`; what the user must know goes to the log.
         client_ids: Of the root: the sessions that this run keeps beside its output, if it does.
         journal: Of the root: the sink that writes down which QoS 2 messages it has stored.
+        is_single: Of the root: True if at most one row can come of a message.
         sources: Of the root: the connections that this run waits for.
         rejected: Of the root: the observers to which operators of this run set messages aside.
         loop: Of the root: the asyncio loop on which it lives, if any.
@@ -110,6 +111,7 @@ class Scope:
         self.is_program = False
         self.client_ids: ClientIds | None = None
         self.journal: Journal | None = None
+        self.is_single = False
         self.sources: list[Connection] = []
         self.rejected: list[abc.ObserverBase[Any]] = []
         self.loop: asyncio.AbstractEventLoop | None = None

@@ -199,7 +199,9 @@ class DiagramBroker:
             self._debt.pay()
             raise
         names = ", ".join(topic if isinstance(topic, str) else topic[0] for topic in topics)
-        return Flow(_OnLoop(flow, self._loop), label=f"from_mqtt {names}")
+        on_loop = Flow(_OnLoop(flow, self._loop), label=f"from_mqtt {names}")
+        on_loop.is_single = flow.is_single
+        return on_loop
 
     def acknowledged(self, topic: str) -> Marks:
         """When messages of a topic were acknowledged: `broker.acknowledged(topic) == "--^---^"`.

@@ -1,0 +1,54 @@
+"""Who holds a message, as far as the garbage collector can tell: for a warning, and once."""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Iterable
+from types import CellType, FrameType, ModuleType
+from typing import Any, Final, cast
+
+from rxflow.delivery import Delivery, Ledger
+from rxflow.log import printable
+from rxflow.message import Message
+
+_CONTAINERS: Final = (list, tuple, set, deque, dict)
+
+
+def described(ledger: Ledger, number: int) -> str:
+    """The message of a delivery, and what seems to hold it: `of topic 'a/b' (held by a list)`."""
+    found = [o for o in gc.get_objects() if type(o) is Message]
+    messages: list[Message[Any]] = [m for m in found if _is(m.delivery, ledger, number)]
+    if not messages:
+        return ""
+    topic = f" of topic {printable(messages[0].topic)!r}"
+    mine: set[int] = {id(found), id(messages)}
+    holders: list[str] = []
+    for message in messages:
+        holders += [_named(holder, mine) for holder in _referrers(message, mine)]
+    known = [holder for holder in dict.fromkeys(holders) if holder]
+    return f"{topic} (held by {', '.join(known[:3])})" if known else topic
+
+
+def _is(token: object, ledger: Ledger, number: int) -> bool:
+    return isinstance(token, Delivery) and token.ledger is ledger and token.number == number
+
+
+def _referrers(one: object, mine: set[int]) -> Iterable[object]:
+    found = gc.get_referrers(one)
+    mine.add(id(found))
+    return [each for each in found if id(each) not in mine and not isinstance(each, FrameType)]
+
+
+def _named(holder: object, mine: set[int]) -> str:
+    """What a holder is, for people; of a dict, whose it is."""
+    if isinstance(holder, dict):
+        for owner in _referrers(cast("object", holder), mine):
+            if isinstance(owner, ModuleType):
+                return f"a name of the module {owner.__name__}"
+            if getattr(owner, "__dict__", None) is holder:
+                return f"an attribute of a {type(owner).__name__}"
+    if isinstance(holder, CellType):
+        return "a name that a function has kept"
+    kind = type(holder).__name__
+    return f"a {kind}" if isinstance(holder, _CONTAINERS) else f"an attribute of a {kind}"
