@@ -224,7 +224,7 @@ class Client:
                     self._loop.time() - self._connected_at, reason
                 )
                 if self._has_worked:
-                    attempt = 0
+                    attempt = self._takeovers.rounds  # a rival may be about to leave
                 self._peer.disconnected(reason)
                 if self._until is None:
                     self._arm(self.settings.reconnect_timeout)

@@ -6,7 +6,9 @@ from brokers import Mosquitto
 
 from rxflow import ConnectError, JsonSink, MqttSink, from_mqtt, read_rows, run
 from rxflow import operators as ops
+from rxflow.address import parse
 from rxflow.cli import main
+from rxflow.client_ids import ClientIds
 from rxflow.forget import forget
 
 USER = PASSWORD = "wiredflow"
@@ -45,6 +47,34 @@ def test_a_forgotten_session_has_nothing(mosquitto, tmp_path, monkeypatch, capsy
 def test_forgetting_where_nothing_is_kept_says_so(tmp_path, capsys):
     assert main(["forget", "mqtt://localhost", "--output", str(tmp_path / "a.json")]) == 1
     assert "no session" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_it_is_said_whether_there_was_a_session(mosquitto, monkeypatch, capsys, version):
+    monkeypatch.setenv("RXFLOW_USERNAME", USER)
+    monkeypatch.setenv("RXFLOW_PASSWORD", PASSWORD)
+    run(from_mqtt(mosquitto.url, "a", client_id="me", **LOGIN), reactivex.Observer(), seconds=0.3)
+    for said in ("forgotten: me", "the broker had no session of: me"):
+        assert main(["forget", f"{mosquitto.url}?version={version}", "--client-id", "me"]) == 0
+        assert capsys.readouterr().out == f"{said}\n"
+
+
+def test_one_session_of_an_output_can_be_forgotten_and_the_others_stay(mosquitto, tmp_path, capsys):
+    path = tmp_path / "a.json"
+    source, other = (from_mqtt(mosquitto.url, topic, **LOGIN) for topic in "ab")
+    run(source.pipe(ops.merge(other)), JsonSink(path), seconds=0.3)
+    ids = ClientIds(tmp_path / "a.json.client")
+    first, second = (session.client_id for session in ids.of(parse(mosquitto.url)))
+    url = mosquitto.url.replace("mqtt://", f"mqtt://{USER}:{PASSWORD}@")
+    assert main(["forget", url, "--client-id", first, "--output", str(path)]) == 0
+    assert capsys.readouterr().out == f"forgotten: {first}\n"
+    (kept,) = ClientIds(ids.path).of(parse(mosquitto.url))
+    assert kept.client_id == second
+
+
+def test_forgetting_needs_to_know_what(capsys):
+    assert main(["forget", "mqtt://localhost"]) == 2
+    assert "--client-id, --output, or both" in capsys.readouterr().err
 
 
 def test_a_refusal_is_one_line(mosquitto, capsys):

@@ -38,6 +38,7 @@ from rxflow.testing import NumberedPublisher
 PIPELINE = Path(__file__).with_name("pipeline.py")
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 TOPIC = "battery/n"
+WAIT = Client._wait
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +56,8 @@ def log():
     logger.remove(number)
 
 
-async def until(is_so: Callable[[], object], what: str = "") -> None:
-    deadline = time.monotonic() + PATIENCE
+async def until(is_so: Callable[[], object], what: str = "", *, patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
     while not is_so():
         assert time.monotonic() < deadline, what or "it did not come in time"
         await asyncio.sleep(0.01)
@@ -379,11 +380,17 @@ def test_without_keep_alive_a_frozen_broker_is_not_noticed(mosquitto, tmp_path, 
 # -- C18: two clients with one id ------------------------------------------------------------------
 
 
-async def twins(url: str, errors: list[Exception], is_over: Callable[[], object]) -> None:
+async def twins(
+    url: str,
+    errors: list[Exception],
+    is_over: Callable[[], object],
+    *,
+    patience: float = PATIENCE,
+) -> None:
     """Two clients with one id; what the streams of those that give up end with."""
     sources = [from_mqtt(url, TOPIC, client_id="twin", **LOGIN) for _ in range(2)]
     subscriptions = [source.subscribe(lambda _: None, errors.append) for source in sources]
-    await until(is_over)
+    await until(is_over, patience=patience)
     for subscription in subscriptions:
         subscription.dispose()
     await asyncio.sleep(0.2)
@@ -395,6 +402,23 @@ def test_two_clients_with_one_id_do_not_throw_each_other_off_for_ever(mosquitto,
     asyncio.run(twins(f"{mosquitto.url}?version={version}", errors, lambda: errors))
     rounds = 1 + 2 * ROUNDS + 1  # each is a connection without a wait, and one after it
     assert mosquitto.log.count("New client connected") <= 2 * rounds
+    assert [type(error) for error in errors] == [ConnectError]
+    assert "'twin'" in str(errors[0])
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_nor_do_they_under_load(mosquitto, monkeypatch, log, version):
+    """As in production, waits and all: within a minute one of them ends, and the other lives on."""
+    monkeypatch.setattr(Client, "_wait", WAIT)
+    errors: list[Exception] = []
+    url = f"{mosquitto.url}?version={version}"
+
+    async def main(publisher: NumberedPublisher) -> None:
+        with publisher:
+            await asyncio.wait_for(twins(url, errors, lambda: errors, patience=60), 70)
+            await asyncio.to_thread(publisher.stop)
+
+    asyncio.run(main(numbered(mosquitto.url, rate=1000)))
     assert [type(error) for error in errors] == [ConnectError]
     assert "'twin'" in str(errors[0])
 
