@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 _LONGEST_WAIT: Final = 60.0
 _LASTING: Final = 30.0  # seconds: a connection that lasts so long has done its work
 _TAKEN_OVER: Final = 0x8E
-# DISCONNECT that says what the broker will never take: the next connection would end the same way.
 _GOODBYE: Final = 1.0  # seconds
 # What a broker says that won't have a message, most often one of QoS 0: it would come again.
 _ABOUT_A_MESSAGE: Final = (0x87, 0x90, 0x95, 0x99)
-_NOT_SUPPORTED: Final = (0x9A, 0x9B, 0x9E, 0xA1, 0xA2)
+# What no later connection would change, in a DISCONNECT or a SUBACK.
+NOT_SUPPORTED: Final = (0x9A, 0x9B, 0x9E, 0xA1, 0xA2)
 # Refusals that may be gone at the next attempt; every other is final.
 _PASSING: Final = {3: (0x03,), 5: (0x80, 0x88, 0x89, 0x97, 0x9F)}
 
@@ -510,7 +510,7 @@ class Client:
                 self._give_up(ConnectError(text, reason_code=code))
                 return
         is_published = self.outbox is not None and bool(self.outbox.suspects())
-        if code in _NOT_SUPPORTED or (is_published and code in _ABOUT_A_MESSAGE):
+        if code in NOT_SUPPORTED or (is_published and code in _ABOUT_A_MESSAGE):
             self._give_up(ConnectError(f"{self.settings.address}: {text}", reason_code=code))
         else:
             self._give_up(_Lost(text))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from reactivex import Observer, abc
 
-from rxflow._client import Client, Settings
+from rxflow._client import NOT_SUPPORTED, Client, Settings
 from rxflow._forked import tell_in_child
 from rxflow._holders import described
 from rxflow._standstill import Standstill
@@ -384,7 +384,7 @@ class Source:
         last = self._session.last_connected
         if self._lost_at is not None:
             away = f"in the {self._loop.time() - self._lost_at:.1f} s without connection"
-        elif not self.settings.is_durable or self._sessions is None or self._session.is_new:
+        elif not self.settings.is_durable or not self._session.has_been:
             return
         elif last is None:
             away = "since its last connection"
@@ -403,7 +403,7 @@ class Source:
             when = f"last connected {_ago(self._utc() - last)} ago" if last else "not used lately"
             path = self._sessions.path.with_suffix("") if self._sessions else ""
             self.warn(
-                f"{path}.client: no source of this run uses the session of client id "
+                f"{path}.client: no source of this run has taken up the session of client id "
                 f"{session.client_id!r} at {session.broker} (topics: {names}; {when}), for which "
                 "that broker may go on queueing messages; if nobody needs them: rxflow forget "
                 f"{session.broker} --client-id {session.client_id} --output {path}"
@@ -438,7 +438,9 @@ class Source:
             f"{self.settings.address} refused to subscribe {printable(ask.name)!r}: "
             f"{reason_text(code, reason)}"
         )
-        if self._has_stood:  # rights change: a refusal is final only before it ever stood
+        if (
+            self._has_stood and code not in NOT_SUPPORTED
+        ):  # rights change: a refusal is final only before it ever stood
             self._client.lost(text)
         else:
             self.fail(ConnectError(text, reason_code=code))

@@ -52,7 +52,7 @@ class Session:
         subscribed: The filters whose SUBACK came, with the QoS asked for.
         asked: Those that were asked for, and perhaps have no SUBACK.
         last_connected: When it is last known to have had a connection; None: never, or not known.
-        is_new: True if no earlier run has written it down.
+        is_old: True if it was taken over from a file of the first form, which told no times.
         is_sure: True while the broker is known to have what is `subscribed`.
     """
 
@@ -62,7 +62,7 @@ class Session:
     subscribed: dict[str, int] = field(default_factory=dict[str, int])
     asked: dict[str, int] = field(default_factory=dict[str, int])
     last_connected: datetime | None = None
-    is_new: bool = False
+    is_old: bool = False
     is_sure: bool = False
     save: Callable[[], None] = field(default=_unsaved, repr=False, compare=False)
 
@@ -70,6 +70,11 @@ class Session:
     def place(self) -> str:
         """The broker, however its host was written."""
         return address.parse(self.broker).place
+
+    @property
+    def has_been(self) -> bool:
+        """True if it is known to have had a connection, and so a session at the broker."""
+        return self.is_old or self.last_connected is not None
 
     @property
     def filters(self) -> list[str]:
@@ -170,8 +175,8 @@ class ClientIds:
 
     def unused(self) -> list[Session]:
         """The sessions that no source has claimed so far; each is returned once."""
-        claimed = self._in_use()
-        found = [s for s in self._all() if id(s) not in claimed and id(s) not in self._told]
+        known = self._in_use() | self._told
+        found = [s for s in self._all() if s.has_been and id(s) not in known]
         self._told.update(map(id, found))
         return found
 
@@ -214,7 +219,6 @@ class ClientIds:
             client_id or f"rxflow-{secrets.token_hex(8)}",
             broker,
             is_given=client_id is not None,
-            is_new=True,
             save=self._save,
         )
         self._all().append(session)
@@ -360,7 +364,7 @@ def _taken_over(key: str, client_id: Any, save: Callable[[], None]) -> Session:
     asked: dict[str, int] = {}
     with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         asked = _filters(dict(ast.literal_eval(filters)))
-    return Session(_id(client_id), _broker(broker), asked=asked, save=save)
+    return Session(_id(client_id), _broker(broker), asked=asked, is_old=True, save=save)
 
 
 def _id(value: Any) -> str:

@@ -45,10 +45,12 @@ def test_a_session_survives_and_an_id_is_on_the_disk_before_it_is_used(tmp_path)
     path = tmp_path / "a.client"
     (first,) = claimed(path, "one")
     assert first.client_id.startswith("rxflow-")
-    assert first.is_new
+    assert not first.has_been
     assert kept(path)[0]["client_id"] == first.client_id
     (again,) = claimed(path, "one")
-    assert (again.client_id, again.is_new) == (first.client_id, False)
+    assert (again.client_id, again.has_been) == (first.client_id, False)
+    again.connected(NOON, {}, session_present=False)
+    assert claimed(path, "one")[0].has_been
 
 
 @pytest.mark.parametrize("filters", ["b a", "a", "a b c", "x y z"])
@@ -106,7 +108,9 @@ def test_an_id_that_the_user_chose_is_his_and_is_written_down_too(tmp_path):
 
 def test_what_no_source_uses_is_told_once(tmp_path):
     path = tmp_path / "a.client"
-    _, b = stood(path, "a", "b")
+    for session in claimed(path, "a", "b"):
+        session.connected(NOON, {}, session_present=False)
+    b = session.client_id
     ids = ClientIds(path)
     ids.want(1, parse("mqtt://h"), {"a": 1})
     ids.claim(1)

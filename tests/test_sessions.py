@@ -180,6 +180,17 @@ def test_a_session_that_the_broker_forgot_while_no_process_ran_is_a_possible_gap
     assert "since its last connection, 5 h ago, is not coming" in line
 
 
+def test_a_session_that_never_was_is_no_gap(tmp_path, warnings):
+    path = tmp_path / "a.json"
+    with ScriptedBroker(accepting()) as broker:
+        address = f"127.0.0.1:{broker.port}"
+        old = {"client_id": "rxflow-1", "broker": f"mqtt://{address}", "given": False}
+        nothing = {"subscribed": {}, "asked": {"a": 1}, "last_connected": None}
+        (tmp_path / "a.json.client").write_text(json.dumps({"sessions": [old | nothing]}))
+        run(from_mqtt(broker.url, "a").pipe(ops.take(1)), JsonSink(path))
+    assert warnings == []
+
+
 def test_a_session_that_no_source_uses_any_more_is_told_of_with_its_remedy(tmp_path, warnings):
     path = tmp_path / "a.json"
     with ScriptedBroker(accepting()) as first, ScriptedBroker(accepting()) as second:
