@@ -12,7 +12,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow._compose import Connecting, VersionOrAuto, check_range
-from rxflow._settings import MOST_FILTERS, Settings, Will
+from rxflow._settings import MOST_FILTERS, SILENCE, Settings, Will
 from rxflow._source import Connected, Source, Subscription
 from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
@@ -45,7 +45,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
     keep_alive: int = 30,
     connect_timeout: float | None = None,
     reconnect_timeout: float | None = None,
-    answer_timeout: float = 10.0,
+    answer_timeout: float = SILENCE,
     max_filters_per_subscribe: int | None = None,
     max_pending: int = 10_000,
     max_pending_bytes: int = 64 * 1024 * 1024,

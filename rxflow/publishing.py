@@ -594,6 +594,8 @@ class MqttSink(abc.ObserverBase[Any]):
         if self._client:
             self._client.worked()
         self.rows += len(stored)
+        if self._client and (stored[0].qos or stored[-1].qos):  # QoS 0 is only written
+            self._client.worked()
         touched: set[Ledger] = set()
         for outgoing in stored:
             self._log.add("sent {} to {}", _Shown(outgoing.payload), _Shown(outgoing.topic))

@@ -17,7 +17,7 @@ from scripted import (
 )
 from serving import until_disconnect
 
-from rxflow import ConfigError, ConnectError, from_mqtt, run
+from rxflow import ConfigError, ConnectError, MqttSink, SinkError, from_mqtt, run
 from rxflow import operators as ops
 from rxflow._surroundings import Surroundings
 from rxflow.log import logger
@@ -262,6 +262,33 @@ def test_connections_that_do_nothing_wait_longer_and_longer(waits, code):
     with ScriptedBroker(*scripts) as broker:
         one(five(broker))
     assert waits == [1, 2, 4, 8, 1, 2]
+
+
+def test_a_sink_whose_messages_are_acknowledged_begins_anew(waits):
+    def take_one(conversation):
+        conversation.accept()
+        _, body = conversation.expect(PUBLISH)
+        conversation.send(packet(0x40, body[3:5]))
+
+    def take_none(conversation):
+        conversation.accept()
+        conversation.expect(PUBLISH)
+
+    def take_all(conversation):
+        take_one(conversation)
+        until_disconnect(conversation)
+
+    with ScriptedBroker(take_none, take_none, take_one, take_one, take_all) as broker:
+        sink = MqttSink(broker.url, topic="a", drain_timeout=20)
+        assert run(reactivex.of(1, 2, 3), sink, log=False).stored == 3
+    assert waits == [1, 2, 1, 1]
+
+
+def test_a_sink_ends_after_reconnect_timeout_too():
+    with ScriptedBroker(lambda c: c.accept()) as broker:
+        sink = MqttSink(broker.url, topic="a", reconnect_timeout=0.2, drain_timeout=20)
+        with pytest.raises(SinkError, match=r"no connection to .* within 0.2 s"):
+            run(reactivex.of(1), sink, log=False)
 
 
 @pytest.mark.parametrize(("version", "code"), [(3, 4), (3, 5), (5, 0x86), (5, 0x87), (5, 0x8A)])
