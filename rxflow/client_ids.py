@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -139,6 +140,7 @@ class ClientIds:
         self._works: Works | None = None
         self._latest = ""  # what the file shall hold
         self._is_writing = False
+        self._lock = threading.Lock()  # of the file
         self._sessions: list[Session] | None = None
         self._wishes: dict[object, _Wish] = {}
         self._claimed: dict[object, Session] = {}
@@ -291,7 +293,7 @@ class ClientIds:
     def _write_latest(self) -> None:
         self._is_writing = False
         try:
-            self._store(self._latest)
+            self._store()
         except SinkError as error:  # the next process asks for more than it must, no more
             logger.warning("{}", error)
 
@@ -302,27 +304,32 @@ class ClientIds:
             works.end(seconds)
 
     def _write(self) -> None:
-        self._store(self._text())
+        self._latest = self._text()
+        self._store()
 
     def _text(self) -> str:
         rows = [_row(session) for session in self._all()]
         return json.dumps({"sessions": rows}, indent=2, ensure_ascii=False)
 
-    def _store(self, text: str) -> None:
-        fresh = self.path.with_name(f"{self.path.name}.new")
-        try:
-            with fresh.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
+    def _store(self) -> None:
+        with self._lock:  # a source that begins late writes while the worker does
             try:
-                os.fsync(folder)  # else a power cut takes the id, and with it the session
-            finally:
-                os.close(folder)
-        except OSError as error:
-            raise SinkError(f"{self.path}: can't keep the client ids: {error}") from error
+                self._replace(self._latest)
+            except OSError as error:
+                raise SinkError(f"{self.path}: can't keep the client ids: {error}") from error
+
+    def _replace(self, text: str) -> None:
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # else a power cut takes the id, and with it the session
+        finally:
+            os.close(folder)
 
 
 def _fits(wish: _Wish, session: Session) -> bool:
