@@ -262,18 +262,24 @@ class Link:
 
     def acknowledge(self, ready: list[int]) -> None:
         """Put acknowledgements into the output; `settle` sends them."""
-        if self._wire:
+        if self._wire and not self._is_leaving:  # [MQTT-3.14.4-1]
             self._wire.acknowledge(ready)
 
     def complete(self, packet_ids: list[int]) -> None:
         """Likewise for PUBCOMP."""
-        if self._wire:
+        if self._wire and not self._is_leaving:
             self._wire.complete(packet_ids)
 
     def publish(self) -> None:
         """Send what the outbox has ready, as far as the kernel and the broker take it."""
         outbox, wire = self.outbox, self._wire
-        while outbox and wire and outbox.is_ready and wire.unsent < _PUBLISHED_AT_ONCE:
+        while (
+            outbox
+            and wire
+            and not self._is_leaving
+            and outbox.is_ready
+            and wire.unsent < _PUBLISHED_AT_ONCE
+        ):
             wire.put(lambda at: outbox.packets(at, _PUBLISHED_AT_ONCE))
             self._flush()
             if self._wire is not wire:
@@ -347,7 +353,7 @@ class Link:
     def beat(self) -> None:
         """Keep alive from the heartbeat's thread, while user code blocks the loop."""
         wire, now = self._wire, self._loop.time()
-        keep_alive = self._owner.keep_alive
+        keep_alive = 0 if self._is_leaving else self._owner.keep_alive
         if wire and keep_alive and now - wire.last_write >= keep_alive * 0.6:
             wire.ping()
             wire.try_flush()
