@@ -80,9 +80,6 @@ class DurableFile:
 
     def _adopt(self, place: Place) -> None:
         """Go on with a file that is there already."""
-        if self._existing == "refuse":
-            text = f'{self._shown} is there already, and existing="refuse".'
-            raise SinkError(f"{text} Move it, or choose another.")
         with explained(self.path, "read it"):
             found = os.fstat(self._fd)
             try:
@@ -90,6 +87,10 @@ class DurableFile:
             except Foreign as error:
                 text = f"{self._shown} is left as it is: {error}. Move it, or choose another path."
                 raise SinkError(text) from error
+        if self._existing == "refuse":
+            self.inflight.open(place, self._fd, repair.end)  # the next one finds the file gone
+            text = f'{self._shown} is there already, and existing="refuse".'
+            raise SinkError(f"{text} Move it, or choose another.")
         self._size, self._end = found.st_size, repair.end
         if repair.is_needed:
             with explained(self.path, "recover it"):

@@ -89,6 +89,7 @@ class Inflight:
     """The journal beside one file. Its methods may be called on any thread while it is open."""
 
     def __init__(self) -> None:
+        self.unknown = 0  # of how many it can't be told: the file that they were for is gone
         self._place: Place | None = None
         self._fd = -1
         self._size = 0
@@ -126,9 +127,12 @@ class Inflight:
                 self._read(found)
         finally:
             os.close(found)
+        before = sum(len(session.ids) for session in self._sessions.values())
         for session in self._sessions.values():
             # At a new beginning (`rotate`) the offsets say nothing any more: what is in is in.
             session.ids = {i: (d, _ANY) for i, (d, at) in session.ids.items() if at <= end}
+        if fd < 0:
+            self.unknown = before - sum(len(session.ids) for session in self._sessions.values())
         with explained(place.path, f"write its {SUFFIX}"):
             if fd >= 0:
                 os.fsync(fd)  # rows that a killed process wrote may be in memory only

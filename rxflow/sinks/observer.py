@@ -123,6 +123,11 @@ class FileSink(abc.ObserverBase[Any]):
         if kept := self._file.kept:
             text = f"{self._shown}: a crash had torn its last commit, kept in {escaped(kept)}"
             tell(text, is_program=True)
+        if count := self._file.inflight.unknown:
+            which = "1 QoS 2 message" if count == 1 else f"{count} QoS 2 messages"
+            text = f"{self._shown} is new, and {which} may stand in one that was here"
+            advice = "what comes again is stored again; existing='rotate' moves a file without that"
+            tell(f"{text}: {advice}", is_program=True)
 
     def on_next(self, value: Any) -> None:
         """Take one item: a message, a batch of messages, or a plain value.

@@ -328,3 +328,47 @@ def test_releases_and_commits_on_two_threads_lose_nothing(path):
     file.close()
     assert sorted(book.dropped) == list(range(1, 201))
     assert sorted(kept(path)) == list(range(300, 350))
+
+
+# -- a file that was moved aside -------------------------------------------------------------------
+
+
+def journalled(path):
+    """A sink's file in which the row of one QoS 2 message is, not released; left as by a kill."""
+    file = opened(path)
+    file.inflight.attach("s", Book())
+    file.commit([b"1"], [Claim(0, "s", 0, 7, 70)])
+    file.close()
+
+
+def known(path, existing):
+    file = opened(path, existing=existing)
+    ids = file.inflight.attach("s", Book())
+    file.close()
+    return ids, file.inflight.unknown
+
+
+def test_what_stands_in_a_file_that_was_refused_is_known_when_it_was_moved(path):
+    journalled(path)
+    content = path.read_bytes()
+    with pytest.raises(SinkError, match="is there already"):
+        opened(path, existing="refuse")
+    assert path.read_bytes() == content
+    path.rename(path.with_name("old.json"))
+    assert known(path, "refuse") == ({7: 70}, 0)
+
+
+def test_a_message_whose_row_was_torn_comes_again_after_a_refusal(path):
+    journalled(path)
+    path.write_bytes(path.read_bytes()[:3])
+    with pytest.raises(SinkError, match="is there already"):
+        opened(path, existing="refuse")
+    path.unlink()
+    assert known(path, "refuse") == ({}, 0)
+
+
+def test_of_a_file_that_is_gone_it_is_said_how_many_may_come_again(path):
+    journalled(path)
+    path.rename(path.with_name("old.json"))
+    assert known(path, "append") == ({}, 1)
+    assert known(path, "append") == ({}, 0)

@@ -813,3 +813,22 @@ def test_a_release_that_cannot_be_made_durable_fails_the_sink(path, no_sync):
     asyncio.run(main())
     assert "inflight" in str(sink.failure)
     assert sink.is_closed
+
+
+def test_that_rows_may_be_twice_in_a_moved_file_and_a_new_one_is_said_when_it_is_made(path):
+    lines = []
+    logger.enable("rxflow")
+    number = logger.add(lines.append, level="WARNING", format="{message}")
+    try:
+        with JsonSink(path) as sink:
+            sink.attach("s", Book())
+            sink.on_next(1)
+        path.unlink()
+        with JsonSink(path):
+            pass
+    finally:
+        logger.remove(number)
+        logger.disable("rxflow")
+    (line,) = lines
+    assert "1 QoS 2 message may stand in one that was here" in line
+    assert "existing='rotate'" in line
