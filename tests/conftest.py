@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -38,7 +39,8 @@ def _threads_left(before: set[threading.Thread]) -> list[str]:
     deadline = time.monotonic() + GRACE
     new = [t for t in set(threading.enumerate()) - before if t.name != BACKGROUND or not t.daemon]
     for thread in new:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(RuntimeError):  # another thread is about to start it
+            thread.join(max(0.0, deadline - time.monotonic()))
     return [thread.name for thread in new if thread.is_alive()]
 
 
