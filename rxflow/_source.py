@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from rxflow.message import Message
 from rxflow.operators.operator import unwrapped
 from rxflow.reasons import reason_text
 from rxflow.rejection import rejection
-from rxflow.topics import check_topic, matcher
+from rxflow.topics import check_topic, is_shared, matcher
 
 _NOTED_EVERY: Final = 60.0  # seconds: how exactly it is known when a session had a connection
 _FEW: Final = 5  # filters that a line names
@@ -253,6 +254,9 @@ class Source:
                     while self._is_awaited:
                         self._has_settled.clear()
                         await self._has_settled.wait()
+            if self._is_awaited:
+                gc.collect()  # what nobody holds but a cycle of references is let go by that
+                self._client.settle()
             self.ledger.finish()
             if self._client.is_connected:
                 self._note_connection()
@@ -345,8 +349,7 @@ class Source:
         """What of the filters this broker says that it can't do, if anything [3.2.2.3]."""
         limits = self._client.limits
         for name, _ in self._subscription.filters:
-            is_shared = name.startswith("$share/")
-            if is_shared and not limits.has_shared:
+            if is_shared(name) and not limits.has_shared:
                 return f"{name!r} can't be subscribed: the broker has no shared subscriptions"
             if not limits.has_wildcards and ("+" in name or "#" in name):
                 return f"{name!r} can't be subscribed: the broker has no wildcards"
@@ -504,6 +507,8 @@ class Source:
             self._has_settled.set()
         if text := self._standstill.notice(self._loop.time()):
             announce(text, is_program=self._is_program)
+        if self.ledger.has_news:
+            self._loop.call_soon(self._client.settle)
 
     def warn(self, text: str) -> None:
         announce(text, is_program=self._is_program, depth=1)

@@ -13,6 +13,12 @@ from rxflow.message import Message
 STILL: Final = 5.0
 """Seconds without a message received or settled, while some are held, until it is said."""
 
+QUIET: Final = 0.1
+"""Seconds of the same after which cycles of references are looked for, that may hold them."""
+
+_YOUNG: Final = 1  # the generations that cost next to nothing to look through
+_OFTEN: Final = 3  # a few may be anybody's
+
 
 class Standstill:
     """Watches one ledger; says once that it stands still, and again after it has moved.
@@ -26,6 +32,9 @@ class Standstill:
         self._state = (0, 0)
         self._since = 0.0
         self._is_told = False
+        self._look_after = QUIET
+        self._has_looked = False
+        self._freed = 0  # how often looking for cycles let go of messages
 
     def notice(self, now: float) -> str | None:
         """What to tell the user, if anything.
@@ -37,6 +46,7 @@ class Standstill:
         state = (ledger.received, ledger.unsettled)
         if state != self._state or not ledger.unsettled:
             self._state, self._since, self._is_told = state, now, False
+            self._has_looked = False
         elif not self._is_told and now - self._since >= STILL:
             self._is_told = True
             if not self._ledger.takers.isdisjoint(lasting):
@@ -44,7 +54,24 @@ class Standstill:
             gc.collect()  # what nobody holds but a cycle of references is let go by that
             if not ledger.has_news:
                 return self._text(now - self._since)
+        elif not self._has_looked and now - self._since >= self._look_after:
+            return self._look()
         return None
+
+    def _look(self) -> str | None:
+        """Let go of what nobody holds but a young cycle of references; say so when it is usual.
+
+        With a small window in flight such messages would hold up everything until the collector
+        happens to run. Where messages are held on purpose it is looked for less and less often.
+        """
+        self._has_looked = True
+        gc.collect(_YOUNG)
+        if not self._ledger.has_news:
+            self._look_after = min(2 * self._look_after, STILL)
+            return None
+        self._look_after = QUIET
+        self._freed += 1
+        return _CYCLES if self._freed == _OFTEN else None
 
     def _text(self, seconds: float) -> str:
         oldest = self._oldest()
@@ -66,6 +93,13 @@ class Standstill:
         messages: list[Message[Any]] = [o for o in gc.get_objects() if type(o) is Message]
         held = [message for message in messages if self._ledger.holds(message.delivery)]
         return min(held, key=_number, default=None)
+
+
+_CYCLES: Final = (
+    "messages are held by nothing but cycles of references, and acknowledged only when those are "
+    "looked for: most often a function keeps an exception that it caught, as in "
+    "`except ValueError as error: last = error`; keep its text instead, or `del last` at the end"
+)
 
 
 def _number(message: Message[Any]) -> int:

@@ -19,11 +19,11 @@ from rxflow.background import running_or_background_loop
 from rxflow.client_ids import ClientIds
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
-from rxflow.log import logger
+from rxflow.log import logger, tell
 from rxflow.message import Message
 from rxflow.operators import arguments
 from rxflow.operators.scope import Scope, home, scope_of
-from rxflow.topics import check_filter, matcher
+from rxflow.topics import check_filter, matcher, overlap
 
 __all__ = ["Connected", "Will", "from_mqtt"]
 
@@ -77,7 +77,9 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             `user:password@` and `?version=3.1.1` or `5` where wanted; or `mqtt+unix:///path`. Path
             and query of a WebSocket are sent as given; without a path it is `/mqtt`.
         topics: Topic filters, at least one: `+`, `#` and `$share/group/filter` included; a pair
-            `(filter, qos)` has a QoS of its own.
+            `(filter, qos)` has a QoS of its own. Of filters that overlap, a broker may deliver a
+            message once for each [MQTT 5, 3.3.4]. What comes under a topic that none of them
+            matches is passed on: some brokers rename what they deliver.
         qos: 0, 1 or 2, the most that the broker may use.
         username: Wins over that of the URL.
         password: Likewise; or a function that returns it, called before each connection on a thread
@@ -204,6 +206,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
                 "behind one from_mqtt, or give each a client_id of its own"
             )
         connecting.warn_of_plain_password(is_program=is_program)
+        _warn_of_overlap(filters, is_program=is_program)
         source = Source(
             chosen,
             Subscription(filters, matches, on_connect, rejected),
@@ -260,6 +263,21 @@ def _at_home(
         return subscription
 
     return reactivex.create(subscribe)
+
+
+def _warn_of_overlap(filters: tuple[tuple[str, int], ...], *, is_program: bool) -> None:
+    """Say that exactly once is not to be had: each delivery has a packet id of its own."""
+    wild = [(name, qos) for name, qos in filters if "+" in name or "#" in name]
+    for name, qos in wild:
+        for other, others_qos in filters:
+            if other != name and 2 in {qos, others_qos} and overlap(name, other):  # noqa: PLR2004
+                tell(
+                    f"{name!r} and {other!r} overlap: a broker may deliver a message once for each "
+                    "[MQTT 5, 3.3.4], at QoS 2 too, and it is stored as often; ask for one, "
+                    "or drop what comes twice (`distinct`)",
+                    is_program=is_program,
+                )
+                return
 
 
 def _check_hook(on_connect: object) -> None:

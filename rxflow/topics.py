@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from typing import Final
 
 from rxflow.errors import ConfigError
@@ -11,6 +12,7 @@ from rxflow.errors import ConfigError
 _LONGEST: Final = 65_535  # bytes: a string's length has two of them [MQTT-1.5.4]
 _SHOWN: Final = 100
 _SHARE: Final = "$share"
+_QUEUE: Final = "$queue"  # EMQX and others: shared by all who ask so, without the name of a group
 
 
 def check_filter(filter: str) -> None:
@@ -24,7 +26,7 @@ def check_filter(filter: str) -> None:
         raise ConfigError(f"topics: {shown} is no topic filter: {problem}")
 
 
-def _problems(filter: str) -> Iterator[str]:
+def _problems(filter: str) -> Iterator[str]:  # noqa: C901 (one case for each rule)
     if any("\ud800" <= character <= "\udfff" for character in filter):
         yield "it holds half a surrogate pair, which UTF-8 can't carry"  # [MQTT-1.5.4-1]
     length = len(filter.encode(errors="surrogatepass"))
@@ -39,6 +41,10 @@ def _problems(filter: str) -> Iterator[str]:
             yield "after $share/ comes the name of a group, without '+' and '#'"
         if not "/".join(levels):
             yield "after $share/group/ comes a topic filter"
+    elif levels[0] == _QUEUE and len(levels) > 1:
+        levels = levels[1:]
+        if not "/".join(levels):
+            yield "after $queue/ comes a topic filter"
     if not "/".join(levels):
         yield "it is empty"  # [MQTT-4.7.3-1]
     if "#" in "/".join(levels)[:-1]:
@@ -66,7 +72,8 @@ def matcher(filters: Iterable[str]) -> Callable[[str], bool]:
     """Make a predicate: does a topic match any of these filters?
 
     Args:
-        filters: Valid topic filters; `$share/group/filter` matches as `filter` does.
+        filters: Valid topic filters; `$share/group/filter` and `$queue/filter` match as `filter`
+            does.
     """
     plain = [_unshared(filter) for filter in filters]
     exact = frozenset(filter for filter in plain if "+" not in filter and "#" not in filter)
@@ -77,8 +84,33 @@ def matcher(filters: Iterable[str]) -> Callable[[str], bool]:
     return lambda topic: topic in exact or matches(topic) is not None
 
 
+def is_shared(filter: str) -> bool:
+    """Whether a filter is one of a shared subscription, whose messages go to one of its members."""
+    return filter.startswith((f"{_SHARE}/", f"{_QUEUE}/"))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a topic may match both filters."""
+    return _overlap(_unshared(one).split("/"), _unshared(other).split("/"))
+
+
+def _overlap(one: list[str], other: list[str]) -> bool:
+    if {one[0], other[0]} & {"+", "#"} and "$" in {one[0][:1], other[0][:1]}:
+        return False  # [MQTT-4.7.2-1]
+    for ours, theirs in zip_longest(one, other):
+        if "#" in {ours, theirs}:
+            return True
+        if ours is None or theirs is None:  # 'a/#' matches 'a' too [MQTT-4.7.1-2]
+            return False
+        if "+" not in {ours, theirs} and ours != theirs:
+            return False
+    return True
+
+
 def _unshared(filter: str) -> str:
-    return filter.split("/", 2)[2] if filter.startswith(f"{_SHARE}/") else filter
+    if filter.startswith(f"{_SHARE}/"):
+        return filter.split("/", 2)[2]
+    return filter.removeprefix(f"{_QUEUE}/")
 
 
 def _pattern(filter: str) -> str:

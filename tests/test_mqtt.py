@@ -737,3 +737,21 @@ def test_an_error_that_nobody_handles_is_shown_with_its_traceback(caplog):
     (shown,) = [record for record in caplog.records if record.name == "asyncio"]
     assert shown.message.startswith("the error of a stream was not handled")
     assert shown.exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_told"),
+    [
+        ((("a/#", 2), "a/b"), True),
+        (("a/b", ("a/+", 2)), True),
+        (("a/#", "a/b"), False),
+        ((("a/#", 2), "b"), False),
+        ((("a", 2), "b"), False),
+    ],
+)
+def test_filters_that_overlap_at_qos_2_are_warned_of(filters, is_told):
+    source = from_mqtt("mqtt://127.0.0.1:1", *filters, client_id="me", connect_timeout=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        source.subscribe(on_error=lambda _: None).dispose()
+    assert any("overlap" in str(each.message) for each in caught) is is_told

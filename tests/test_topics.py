@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
 from rxflow.errors import ConfigError
-from rxflow.topics import check_filter, check_topic, matcher
+from rxflow.topics import check_filter, check_topic, is_shared, matcher, overlap
 
 WORD = st.text(st.sampled_from("ab$.*é\n"), max_size=3)
 TOPIC = st.lists(WORD, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -93,6 +93,57 @@ def test_a_matcher_of_many_matches_what_any_of_them_matches(filters, topic):
 @given(FILTER, TOPIC)
 def test_a_shared_filter_matches_as_the_filter_in_it(filter, topic):
     assert matcher([f"$share/group/{filter}"])(topic) == matcher([filter])(topic)
+
+
+@given(FILTER, TOPIC)
+def test_a_queue_matches_as_the_filter_in_it(filter, topic):
+    check_filter(f"$queue/{filter}")
+    assert matcher([f"$queue/{filter}"])(topic) == matcher([filter])(topic)
+
+
+def test_a_queue_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"after \$queue/"):
+        check_filter("$queue/")
+    check_filter("$queue")
+
+
+@pytest.mark.parametrize(
+    ("filter", "shared"),
+    [
+        ("$share/g/a", True),
+        ("$queue/a", True),
+        ("a", False),
+        ("$queued/a", False),
+        ("$queue", False),
+    ],
+)
+def test_a_shared_subscription_is_known_by_its_beginning(filter, shared):
+    assert is_shared(filter) is shared
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [
+        ("a/#", "a/+", True),
+        ("a/#", "a", True),
+        ("a/+", "a", False),
+        ("a/+/c", "a/b/+", True),
+        ("a/+/c", "a/b/d", False),
+        ("+/b", "a/#", True),
+        ("#", "$SYS/x", False),
+        ("+/x", "$SYS/x", False),
+        ("$share/g/a/#", "$queue/a/b", True),
+        ("a", "b", False),
+    ],
+)
+def test_two_filters_overlap_if_a_topic_may_match_both(one, other, may):
+    assert overlap(one, other) is overlap(other, one) is may
+
+
+@given(FILTER, FILTER, TOPIC)
+def test_filters_that_match_one_topic_overlap(one, other, topic):
+    if matcher([one])(topic) and matcher([other])(topic):
+        assert overlap(one, other)
 
 
 @given(TOPIC)
