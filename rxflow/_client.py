@@ -165,16 +165,18 @@ class Client:
         if self._link:
             self._link.stop()
 
-    async def close(self, *, deadline: float) -> None:
+    async def close(self, *, deadline: float, has_failed: bool = False) -> None:
         """Send what is to be sent, say DISCONNECT, and end. Twice is once.
 
         Args:
             deadline: Seconds that the output may take to leave.
+            has_failed: The broker shall publish the will, if there is one.
         """
         if not self._is_closing:
             self._is_closing = self._is_stopped = True
             if self._link and self.is_connected:
-                await self._link.say_goodbye(self._loop.time() + deadline)
+                with_will = has_failed and self.settings.will is not None
+                await self._link.say_goodbye(self._loop.time() + deadline, with_will=with_will)
             if self._task:
                 self._task.cancel()
         if self._task:

@@ -23,6 +23,7 @@ CLOSED: Final = "the broker closed the connection"
 # With bytes of ours unread, that is a reset.
 _CLOSES: Final = (os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
+_WITH_WILL: Final = 0x04
 _TICK: Final = 0.05
 _SLOW_TICK: Final = 0.5
 _PAUSE: Final = 0.005
@@ -136,8 +137,11 @@ class Link:
             self._wire.is_stopped = True
         self._stop_reading()
 
-    async def say_goodbye(self, until: float) -> None:
+    async def say_goodbye(self, until: float, *, with_will: bool = False) -> None:
         """DISCONNECT, and wait for the broker to close, until this time of the loop.
+
+        With a will, MQTT 5 has a reason code that asks for it [MQTT-3.1.2-10, 3.14.2.1]; on 3.1.1
+        the broker publishes it when there is no DISCONNECT.
 
         Closing with bytes unread makes the kernel reset the connection, which can take away our
         last acknowledgements before the broker has read them.
@@ -145,9 +149,14 @@ class Link:
         self.stop()
         self._is_leaving = True
         self._surroundings.forget(self)
-        self._paho.disconnect()
-        self.write()
         wire = self._wire
+        if not with_will:
+            self._paho.disconnect()
+        elif wire and self._paho.version == 5:  # noqa: PLR2004 (MQTT 5)
+            wire.send(bytes([DISCONNECT, 2, _WITH_WILL, 0]))
+        self.write()
+        if with_will and wire and not wire.unsent:
+            wire.shut()
         while wire and self._loop.time() < until and (wire.unsent or not wire.discard()):  # noqa: ASYNC110
             await asyncio.sleep(_PAUSE)
 

@@ -121,6 +121,7 @@ class Source:
         self._starting: asyncio.Task[None] | None = None
         self.leave: abc.DisposableBase | None = None
         self.is_ending: Callable[[], bool] = _never
+        self.has_run_failed: Callable[[], bool] = _never
         self.closed: asyncio.Future[None] = loop.create_future()
         self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
         self._standstill = Standstill(self.ledger)
@@ -260,7 +261,8 @@ class Source:
             self.ledger.finish()
             if self._client.is_connected:
                 self._note_connection()
-            await self._client.close(deadline=1.0)
+            has_failed = self.ledger.has_failed or self.has_run_failed()
+            await self._client.close(deadline=1.0, has_failed=has_failed)
         finally:
             if not self.closed.done():
                 self.closed.set_result(None)

@@ -9,6 +9,7 @@ ours, goes through one buffer, whole packets only.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -567,6 +568,11 @@ class Wire:
         except OSError:
             pass
         return True
+
+    def shut(self) -> None:
+        """Send nothing more; the peer sees the end, and what it sends can still be read."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as copy:
+            copy.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
         """Close for good."""

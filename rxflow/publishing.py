@@ -485,7 +485,7 @@ class MqttSink(abc.ObserverBase[Any]):
             if (left := self._outbox.unsettled) and not self.failure:
                 self._fail(SinkError(self._left(left)))
             if self._client:
-                await self._client.close(deadline=1.0)
+                await self._client.close(deadline=1.0, has_failed=bool(self.failure or self.error))
         finally:
             self._log.flush()
             self._has_room.set()

@@ -394,6 +394,7 @@ class _Run:
     def _one_ended(self, error: Exception | None) -> None:
         if error is not None and self._error is None:
             self._error = error
+            self._scope.has_failed = True
             self._abandon()  # before the pipeline that failed drops its messages
         if error is not None or all(pipeline.has_ended for pipeline in self._pipelines):
             self._has_ended.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import socket
@@ -35,7 +36,10 @@ from rxflow import (
     JsonLinesSink,
     JsonSink,
     MqttSink,
+    RxflowError,
     RxflowWarning,
+    SinkError,
+    Will,
     from_mqtt,
     read_rows,
     run,
@@ -543,6 +547,65 @@ def test_a_reconnect_to_a_broker_that_kept_the_session_subscribes_to_nothing():
     with ScriptedBroker(first, second) as broker:
         quiet(from_mqtt(broker.url, "a", client_id="me").pipe(ops.take(1)), reactivex.Observer())
     assert SUBSCRIBE not in kinds
+
+
+# -- the will --------------------------------------------------------------------------------------
+
+WILL = Will("state", b"offline", 1)
+
+
+def ended_by(conversation, version):
+    """Serve one message; the DISCONNECT that comes, None if the end comes without one."""
+    conversation.accept(version=version)
+    conversation.accept_subscription(version=version)
+    conversation.send(packet(0x32, b"\0\1a\0\x08" + b"\0" * (version == 5) + b"{"))
+    try:
+        while True:
+            first, body = conversation.read()
+            if first & 0xF0 == DISCONNECT:
+                return body
+    except ConnectionError:
+        return None
+
+
+@pytest.mark.parametrize("will", [WILL, None])
+@pytest.mark.parametrize("version", [3, 5])
+@pytest.mark.parametrize("end", ["DecodeError", "raised", "sink", "take"])
+def test_a_stream_that_fails_leaves_its_will_and_one_that_ends_does_not(
+    tmp_path, version, will, end
+):
+    said = []
+    operators = {
+        "DecodeError": [ops.decode_json()],
+        "raised": [ops.map(lambda m: m.payload / 0)],
+        "sink": [ops.map(lambda m: object())],
+        "take": [ops.take(1), ops.map(lambda m: 1)],
+    }[end]
+    with ScriptedBroker(lambda c: said.append(ended_by(c, version))) as broker:
+        url = five(broker) if version == 5 else broker.url
+        source = from_mqtt(url, "a", client_id="me", will=will)
+        with contextlib.suppress(RxflowError, TypeError):
+            quiet(source.pipe(*operators), JsonSink(tmp_path / "rows.json"))
+    is_left = will is not None and end != "take"
+    assert said == [{(5, True): b"\x04\0", (3, True): None}.get((version, is_left), b"")]
+
+
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_the_will_of_a_sink_that_fails_is_left_too(is_clean):
+    said = []
+
+    def script(conversation):
+        conversation.accept()
+        conversation.send(packet(PUBACK, conversation.expect(PUBLISH)[1][3:5]))
+        said.extend(conversation.read_to_end())
+
+    with ScriptedBroker(script) as broker:
+        sink = MqttSink(broker.url, topic="a", will=WILL)
+        later = reactivex.timer(0.2).pipe(ops.map(lambda _: object()))
+        source = reactivex.of(b"1").pipe(ops.concat(reactivex.empty() if is_clean else later))
+        with contextlib.suppress(SinkError):
+            quiet(source, sink)
+    assert (DISCONNECT in said) is is_clean
 
 
 # -- what expires, and is read again ---------------------------------------------------------------

@@ -104,6 +104,7 @@ class Scope:
         sources: Of the root: the connections that this run waits for.
         rejected: Of the root: the observers to which operators of this run set messages aside.
         loop: Of the root: the asyncio loop on which it lives, if any.
+        has_failed: Of the root: True once an error ended the run.
     """
 
     def __init__(self, outer: Scope | None = None) -> None:
@@ -115,6 +116,7 @@ class Scope:
         self.sources: list[Connection] = []
         self.rejected: list[abc.ObserverBase[Any]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.has_failed = False
         self._outer = outer
         self._has_begun_to_end = False
         self._sources: dict[int, Completable] = {}
