@@ -415,10 +415,10 @@ class Source:
             )
 
     def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
-        if names := self._subscribing.unsubscribed(mid):
-            self._unsubscribed(names, reason_codes, reason)
-            return
         try:
+            if names := self._subscribing.unsubscribed(mid, reason_codes):
+                self._unsubscribed(names, reason_codes, reason)
+                return
             answers = self._subscribing.answered(mid, reason_codes)
         except ValueError as error:
             self._client.lost(f"the broker broke the protocol: {error}")

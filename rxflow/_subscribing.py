@@ -131,11 +131,22 @@ class Subscribing:
         for packet in split(self.gone, lambda name: name, self._most, most_bytes):
             self._dropping[send(packet)] = packet
 
-    def unsubscribed(self, mid: int) -> list[str]:
-        """UNSUBACK has come; return the filters that it answers."""
+    def unsubscribed(self, mid: int, codes: Sequence[int]) -> list[str]:
+        """UNSUBACK has come; return the filters that it answers. What it refuses stays gone.
+
+        Args:
+            mid: Its packet id.
+            codes: One for each filter; none on MQTT 3.1.1, which knows no refusal.
+
+        Raises:
+            ValueError: It has not one code for each filter.
+        """
         names = self._dropping.pop(mid, [])
-        if names:
-            self._session.dropped(names)
+        if codes and names and len(names) != len(codes):
+            raise ValueError(f"an UNSUBACK with {len(codes)} codes for {len(names)} filters")
+        refused = {name for name, code in zip(names, codes, strict=False) if code >= REFUSED}
+        if dropped := [name for name in names if name not in refused]:
+            self._session.dropped(dropped)
         return names
 
     def lost(self) -> int:

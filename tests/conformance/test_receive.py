@@ -226,6 +226,63 @@ def test_a_broker_may_grant_more_than_was_asked_for(version):
         assert len(received(broker, qos=0)) == 1
 
 
+def test_what_the_broker_refuses_to_unsubscribe_is_asked_for_again_and_never_handed_on(tmp_path):
+    asked: list[list[str]] = []
+
+    def first(peer):
+        peer.connack()
+        peer.suback()
+        peer.end()
+
+    def refuses(peer):
+        peer.connack(session_present=True)
+        while isinstance(each := peer.take(), Subscribe):
+            peer.grant(each)
+        assert isinstance(each, Unsubscribe)
+        asked.append(each.filters)
+        peer.send(peer.of(UNSUBACK, each.packet_id, b"\x87" * len(each.filters)))
+        peer.session.requests.discard(each.packet_id)
+        peer.publish("gone", b'"gone"', 0)
+        peer.end()
+
+    with StrictBroker(5, first, refuses, refuses) as broker:
+        for filters in (("gone", "end"), ("end",), ("end",)):
+            source = from_mqtt(broker.url, *filters)
+            ended = source.pipe(ops.take_while(lambda message: message.payload != b"end"))
+            running(broker, ended, JsonLinesSink(tmp_path / "a.jsonl"))
+    assert asked == [["gone"], ["gone"]]
+    assert list(read_rows(tmp_path / "a.jsonl")) == []
+
+
+@pytest.mark.parametrize("codes", [(0,), (0, 0, 0), (0, 0x42)])
+def test_an_answer_to_unsubscribe_that_does_not_answer_each_filter_is_none(tmp_path, codes):
+    def first(peer):
+        peer.connack()
+        peer.suback()
+        peer.end()
+
+    def hostile(peer):
+        peer.connack(session_present=True)
+        while isinstance(each := peer.take(), Subscribe):
+            peer.grant(each)
+        peer.send(peer.of(UNSUBACK, each.packet_id, bytes(codes)))
+        peer.publish("end", b"end", 0)
+        assert peer.rest() in ([], [Disconnect(0x82, {})])
+
+    def good(peer):
+        peer.connack(session_present=True)
+        while isinstance(each := peer.take(), Subscribe):
+            peer.grant(each)
+        assert sorted(each.filters) == ["a", "b"]
+        peer.end()
+
+    with StrictBroker(5, first, hostile, good) as broker:
+        for filters in (("a", "b", "end"), ("end",)):
+            source = from_mqtt(broker.url, *filters)
+            ended = source.pipe(ops.take_while(lambda message: message.payload != b"end"))
+            running(broker, ended, JsonLinesSink(tmp_path / "a.jsonl"))
+
+
 # -- acknowledging ---------------------------------------------------------------------------------
 
 
