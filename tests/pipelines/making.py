@@ -210,6 +210,8 @@ class Generator:
             kind = "A"
         if kind == "D" and roll < 0.15:
             kind = "L"
+        if kind == "S" and self.is_in_message:
+            kind = "K"  # what is within is a plain value, whose row is that of no message
         make = draw.choice(SIMPLE[kind])
         while make in LATE and self.is_hot:
             make = draw.choice(SIMPLE[kind])
@@ -292,6 +294,7 @@ ENDINGS = (
     "ops.take_until_with_time({})",
     "ops.take_with_time({})",
 )
+BREAK = "ops.map(Fails(1)), ops.ignore_elements()"
 EVEN = "lambda m: ident(m) % 2 == 0"
 UNEVEN = "lambda m: ident(m) % 2 == 1"
 
@@ -475,9 +478,9 @@ SIMPLE: dict[str, tuple[Make, ...]] = {
         ),
         lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.catch(reactivex.of('none'))",
         lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.on_error_resume_next(reactivex.of('none'))",
-        lambda g: f"ops.merge(timer({g.time(0.1, 1.5):g}).pipe(ops.map(Fails(1))))",
-        lambda g: f"ops.take_until(timer({g.time(0.1, 1.5):g}).pipe(ops.map(Fails(1))))",
-        lambda g: f"ops.merge(timer({g.time(0.1, 1.5):g}).pipe(ops.map(Fails(1)))), ops.retry(2)",
+        lambda g: f"ops.merge(timer({g.time(0.1, 1.5):g}).pipe({BREAK}))",
+        lambda g: f"ops.take_until(timer({g.time(0.1, 1.5):g}).pipe({BREAK}))",
+        lambda g: f"ops.merge(timer({g.time(0.1, 1.5):g}).pipe({BREAK})), ops.retry(2)",
         lambda g: f"ops.take({g.few(1, 4)}), ops.repeat(2)",
         lambda g: f"ops.take({g.few(1, 4)}), ops.do_while(so_often(1))",
         lambda g: f"ops.take({g.few(1, 4)}), ops.while_do(so_often(2))",
