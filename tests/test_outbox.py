@@ -412,6 +412,7 @@ class Receiver:
         self.delivered = []
         self.pending = {}  # packet id -> number, of QoS 2, until PUBREL
         self.sending = {}  # packet id -> number, in this session, of QoS 1 and 2
+        self.ids = {}  # the other way round
         self.buffer = bytearray()
         self.answers = []
         self.begin(limits=FRESH)
@@ -419,7 +420,7 @@ class Receiver:
     def begin(self, *, limits):
         self.limits = limits
         if not limits.session_present:
-            self.pending, self.sending = {}, {}
+            self.pending, self.sending, self.ids = {}, {}, {}
         self.buffer.clear()
         self.answers.clear()
         self.seen = []  # numbers of PUBLISH on this connection
@@ -449,6 +450,7 @@ class Receiver:
         is_duplicate = bool(first & 8)
         if is_duplicate and packet_id in self.sending:
             assert self.sending[packet_id] == number, "the id of another message"
+        assert self.ids.setdefault(number, packet_id) == packet_id, "another id for a message"
         self.sending[packet_id] = number
         self.owed.add(packet_id)
         assert len(self.owed) <= self.limits.receive_maximum
@@ -550,6 +552,16 @@ class Publishing(RuleBasedStateMachine):
             self.outbox.answered(kind, packet_id, code)
         del self.receiver.answers[:count]
 
+    @rule(turns=st.lists(st.tuples(*[st.integers(0, 120)] * 2, st.integers(0, 9)), max_size=6))
+    @precondition(lambda self: self.is_up)
+    def exchange(self, turns):
+        for flushed, arrived, answered in turns:
+            self.write(1 << 20)
+            self.flush(flushed)
+            self.arrive(arrived)
+            self.answer(answered)
+            self.take()
+
     @rule()
     @precondition(lambda self: self.is_up)
     def cut(self):
@@ -600,5 +612,5 @@ class Publishing(RuleBasedStateMachine):
             assert not {n for n in delivered if self.qos[n] == 2} & set(self.refused)
 
 
-Publishing.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+Publishing.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestAgainstAModelOfTheReceiver = Publishing.TestCase
