@@ -1,6 +1,6 @@
 """What all tests share, and the pages: every Python block of README.md and docs/ is run.
 
-A page is one program, in an empty folder.
+A page is one program, in a folder that has only the certificate which the guide names.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import contextlib
 import os
 import tempfile
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import hypothesis
+from brokers import Authority
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -34,6 +36,7 @@ _FOLDER = "folder of this page"
 def _begin(namespace: MutableMapping[str, Any]) -> None:
     folder = namespace[_FOLDER] = contextlib.ExitStack()
     folder.enter_context(contextlib.chdir(folder.enter_context(tempfile.TemporaryDirectory())))
+    Authority(Path(), "plant-ca")
 
 
 def _end(namespace: MutableMapping[str, Any]) -> None:
