@@ -202,7 +202,7 @@ class Link:
 
     def _pass(self, wire: Wire, decode: Callable[[], None]) -> None:
         try:
-            read_pass(decode, self._loop)
+            read_pass(decode, self._loop, wire)
         except MalformedPacketError as error:
             self._leave(error.code)
             self._owner.lost(f"the broker broke the protocol: {error}")

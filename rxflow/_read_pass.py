@@ -10,11 +10,21 @@ import threading
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Protocol
 
 from rxflow._forked import tell_in_child
 
 Act = Callable[[], object]
+
+
+class Carrier(Protocol):
+    """Who hands on messages, one after the other.
+
+    Attributes:
+        message: The one that is on its way through a pipeline now; None between two.
+    """
+
+    message: Any
 
 
 class _UnderWay(threading.local):
@@ -23,9 +33,11 @@ class _UnderWay(threading.local):
     Attributes:
         acts: What waits for its end; the same object as long as it is the same pass, and None while
             there is none.
+        carrier: Who hands on the messages of the latest pass.
     """
 
     acts: deque[Act] | None = None
+    carrier: Carrier | None = None
 
     def forked(self) -> None:
         """In a forked child nobody ends the pass that it was forked in."""
@@ -36,17 +48,19 @@ under_way: Final = _UnderWay()
 tell_in_child(under_way)
 
 
-def read_pass(decode: Act, loop: AbstractEventLoop) -> None:
+def read_pass(decode: Act, loop: AbstractEventLoop, carrier: Carrier | None = None) -> None:
     """Decode what was read, then do what has been put off until then.
 
     Args:
         decode: Hands on each message.
         loop: Does in its next turn what an exception leaves undone.
+        carrier: Knows which message is on its way meanwhile.
 
     Raises:
         Exception: What one of them raised.
     """
     acts = under_way.acts = deque[Act]()
+    under_way.carrier = carrier
     try:
         decode()
         under_way.acts = None
@@ -56,6 +70,16 @@ def read_pass(decode: Act, loop: AbstractEventLoop) -> None:
         under_way.acts = None
         for act in acts:
             loop.call_soon(act)
+
+
+def on_its_way() -> Any:
+    """The message that is on its way through a pipeline on this thread now, or None.
+
+    What an operator of reactivex itself makes of a message has lost its envelope. What reaches a
+    sink meanwhile was made of this one, and carries its delivery.
+    """
+    carrier = under_way.carrier if under_way.acts is not None else None
+    return carrier.message if carrier else None
 
 
 def soon(act: Act, loop: AbstractEventLoop) -> None:

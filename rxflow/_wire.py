@@ -161,6 +161,7 @@ class Wire:
         self._lock = threading.Lock()  # of `_out` and of the stream, for the heartbeat
         self._is_at_end = False
         self._expected = _FEW_BYTES
+        self.message: Message[bytes] | None = None  # on its way through a pipeline
         self.is_stopped = False  # no message may be decoded any more
         self.is_paused = False  # `max_pending` is reached: neither decode nor read
         self.connack_code = -1
@@ -411,10 +412,13 @@ class Wire:
                 message.received_at = received_at
                 message.delivery = delivery
                 del delivery
+                self.message = message
                 on_next(message)
+                self.message = None
                 del message
         finally:
             self._at = at
+            self.message = None
 
     def _length(self, data: bytes, at: int) -> tuple[int, int]:
         """Where what a length at `at` speaks of starts, and the length; (0, 0): not here yet."""

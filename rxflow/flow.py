@@ -20,7 +20,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 from rxflow._surroundings import running_loop
 from rxflow.background import Bare
 from rxflow.operators import OPERATORS
-from rxflow.operators.operator import Operator, Stage
+from rxflow.operators.operator import Operator, Stage, name_of
 from rxflow.operators.scope import scope_of, unscoped, within
 
 T = TypeVar("T", covariant=True)  # noqa: PLC0105 (one letter, as in every generic here)
@@ -222,8 +222,9 @@ class Flow(Fluent[T]):
             return [self.named(one, operator) for one in cast("list[Any]", made)]
         if not isinstance(made, Observable) or isinstance(made, Flow):
             return made
-        plain = getattr(operator, "__qualname__", type(operator).__name__)
-        operators = (*self.operators, str(getattr(operator, "label", plain)))
+        name = name_of(operator)
+        # reactivex composes some of others, which are named already.
+        operators = self.operators if name == "rx.compose" else (*self.operators, name)
         inner = cast("Observable[Any]", made)
         if isinstance(inner, ConnectableObservable):
             return ConnectableFlow(inner, label=self.label, operators=operators)

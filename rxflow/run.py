@@ -21,12 +21,18 @@ from rxflow._surroundings import surroundings_of
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal
 from rxflow.errors import ConfigError, ConnectError, RxflowError, SinkError
-from rxflow.log import escaped, logger
+from rxflow.log import announce, escaped, logger
 from rxflow.operators.scope import Scope, left, subscribing, within
 from rxflow.report import Report
+from rxflow.sinks.observer import FileSink
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+# Operators that pass on an item while it is on its way, or none.
+_PASSING: Final = frozenset(
+    ["as_observable", "catch", "concat_map", "decode_json", "default_if_empty", "distinct", "distinct_until_changed", "do", "do_action", "element_at", "element_at_or_default", "expand", "filter", "filter_indexed", "finally_action", "find", "find_index", "first", "first_or_default", "flat_map", "flat_map_indexed", "map", "map_indexed", "merge", "merge_all", "on_error_resume_next", "pluck", "pluck_attr", "publish", "ref_count", "repeat", "retry", "scan", "share", "skip", "skip_until", "skip_until_with_time", "skip_while", "skip_while_indexed", "skip_with_time", "start_with", "starmap", "starmap_indexed", "take", "take_until", "take_until_with_time", "take_while", "take_while_indexed", "take_with_time", "tap", "throttle_first", "time_interval", "timeout", "timestamp"]
+)
 
 _ABORTED_BY_SIGTERM: Final = 128 + signal.SIGTERM
 _ABORT_SECONDS: Final = 0.5  # for the sinks, and again for the sources
@@ -201,6 +207,7 @@ class _Pipeline:
     ) -> None:
         self.sink = sink
         self.has_ended = False
+        self.operators: tuple[str, ...] = getattr(observable, "operators", ())
         self._observable = observable
         self._ended = ended
         self._failing = failing
@@ -377,6 +384,8 @@ class _Run:
         )
         self._scope.is_single = len(self._pipelines) == 1 and self._pipelines[0].is_single
         for pipeline in self._pipelines:
+            if isinstance(pipeline.sink, FileSink):
+                pipeline.sink.on_plain = partial(self._warn_of_plain, pipeline)
             pipeline.begin(self._scope, loop)
         self._open_sinks()  # those that the operators set aside to
 
@@ -390,6 +399,24 @@ class _Run:
                 self._opened.append(sink)
                 if isinstance(sink, Draining):
                     sink.drain_within(self._drain_timeout)
+
+    def _warn_of_plain(self, pipeline: _Pipeline, is_made_of_message: bool) -> None:  # noqa: FBT001
+        """A plain value came to a sink: say once if it was a message, and is acknowledged."""
+        pipeline.sink.on_plain = None
+        names = pipeline.operators
+        plain = next((name for name in names if name.startswith("rx.")), None)
+        if plain is None or not self._scope.sources:
+            return
+        below = names[names.index(plain) + 1 :]
+        holding = [name for name in below if name.split("(")[0].split(".")[-1] not in _PASSING]
+        if holding or not is_made_of_message:
+            announce(
+                f"{self._name}: {plain} is an operator of reactivex itself: what it makes of a "
+                "message has lost its delivery, so the message is acknowledged before "
+                f"{holding[0] if holding else 'what comes of it'} is stored; use the operator of "
+                "rxflow.operators",
+                is_program=self._scope.is_program,
+            )
 
     def _one_ended(self, error: Exception | None) -> None:
         if error is not None and self._error is None:

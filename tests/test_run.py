@@ -17,6 +17,7 @@ from textwrap import dedent
 import paho.mqtt.client as paho
 import pytest
 import reactivex
+from reactivex import operators as rx
 from reactivex.subject import Subject
 from scripted import DISCONNECT, PUBACK, ScriptedBroker, publish
 from serving import serve, until_disconnect
@@ -769,3 +770,52 @@ def test_the_error_of_a_run_carries_the_report(tmp_path):
     with pytest.raises(ZeroDivisionError) as raised:
         quiet(reactivex.of(1, 0).pipe(ops.map(lambda n: 1 / n)), JsonSink(tmp_path / "a.json"))
     assert raised.value.report.stored == 1
+
+
+# -- values that have lost their envelope ------------------------------------------------------------
+
+
+PLAIN = rx.map(lambda m: {"value": m.payload.decode()})
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_an_operator_of_reactivex_made_is_stored_before_it_is_acknowledged(marbles, qos):
+    broker, sink = marbles.mqtt(f"t q{qos} : -ab-c---"), marbles.sink(disk="-x---")
+    with pytest.raises(SinkError):
+        marbles.run(run_async(broker.from_mqtt("t").pipe(PLAIN), sink, log=False))
+    assert (sink.stored, list(broker.acknowledgements)) == ([], [])
+
+
+def test_a_pipeline_of_plain_operators_loses_nothing(marbles):
+    broker, sink = marbles.mqtt("t q1 : -ab-c---"), marbles.sink(disk="-=====----")
+    plain = broker.from_mqtt("t").pipe(PLAIN, rx.filter(lambda row: row["value"] != '"b"'))
+    report = marbles.run(run_async(plain, sink, seconds=8, log=False))
+    assert (report.received, report.stored, report.let_go) == (3, 2, 1)
+    assert [(each.key, each.at) for each in broker.acknowledgements] == [
+        ("a", 6.0),
+        ("b", 6.0),
+        ("c", 6.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("holding", "named"),
+    [(ops.delay(2), r"delay\(2\)"), (rx.buffer_with_count(2), "rx.window_with_count")],
+)
+def test_a_run_warns_of_messages_that_are_acknowledged_before_they_are_stored(
+    marbles, holding, named
+):
+    broker, sink = marbles.mqtt("t q1 : -ab-c---"), marbles.sink()
+    flow = broker.from_mqtt("t").pipe(PLAIN, holding)
+    with pytest.warns(RxflowWarning, match=f"rx.map is .* before {named} is stored"):
+        marbles.run(run_async(flow, sink, seconds=8, log=False))
+
+
+@pytest.mark.parametrize(
+    "operator", [ops.map(lambda m: m.payload), rx.filter(bool), rx.do_action(lambda _: None)]
+)
+def test_a_run_does_not_warn_of_operators_that_keep_the_envelope(marbles, operator, recwarn):
+    broker, sink = marbles.mqtt("t q1 : -ab-c---"), marbles.sink()
+    flow = broker.from_mqtt("t").pipe(operator, ops.delay(2))
+    marbles.run(run_async(flow, sink, seconds=8, log=False))
+    assert not recwarn.list

@@ -184,6 +184,31 @@ def labelled(
     return named
 
 
+def name_of(operator: object) -> str:
+    """What an operator is called; one of reactivex itself as `rx.map`, any other function as it is.
+
+    reactivex names neither its operators nor what makes them: it is found among what they enclose.
+    """
+    if isinstance(operator, Operator):
+        return cast("Operator[Any, Any]", operator).label
+    module = str(getattr(operator, "__module__", ""))
+    name = str(getattr(operator, "__qualname__", type(operator).__name__))
+    if not module.startswith("reactivex."):
+        return name
+    if not module.startswith("reactivex.internal."):
+        return f"rx.{name.split('.', maxsplit=1)[0].rstrip('_')}"
+    enclosed = [cell.cell_contents for cell in getattr(operator, "__closure__", None) or ()]
+    parts = [each for some in enclosed for each in (some if type(some) is tuple else (some,))]
+    makers = [str(each.__name__) for each in parts if _is_of_reactivex(each)]
+    return f"rx.{makers[-1].rstrip('_')}" if makers else name
+
+
+def _is_of_reactivex(value: object) -> bool:
+    return callable(value) and str(getattr(value, "__module__", "")).startswith(
+        "reactivex.operators."
+    )
+
+
 def _shown(value: object) -> str:
     if isinstance(value, str | bytes | int | float | None):
         text = repr(value)

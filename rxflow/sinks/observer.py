@@ -15,6 +15,7 @@ from reactivex import abc
 
 from rxflow import checks, codec
 from rxflow._disk import HANGS, PATIENCE, lasting
+from rxflow._read_pass import on_its_way
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
@@ -40,6 +41,7 @@ class FileSink(abc.ObserverBase[Any]):
         rejected: The observer that gets what can't be stored, if any.
         is_program: Set by `run`, which reports what otherwise is raised or warned of.
         on_failure: Called once with the error when the sink fails; set by `run`.
+        on_plain: Called with each plain value, and whether a message is on its way; set by `run`.
         failure: Why nothing more is stored, once that is so. Nothing is acknowledged after it.
         error: What the stream ended with, if it failed.
     """
@@ -55,6 +57,7 @@ class FileSink(abc.ObserverBase[Any]):
         self.rejected = rejected
         self.is_program = False
         self.on_failure: Callable[[SinkError], None] | None = None
+        self.on_plain: Callable[[bool], object] | None = None
         self.failure: SinkError | None = None
         self.error: Exception | None = None
         self._file = file
@@ -152,14 +155,23 @@ class FileSink(abc.ObserverBase[Any]):
         elif item.is_batch(value):
             self._take_each(value)
         else:
-            try:
-                row = item.row(value, self._default)
-            except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
-                self._set_aside(Message("", value), str(error), value)
-            else:
-                self._add_one(row, None)
+            self._take_plain(value)
         if self.failure is not None:
             raise self.failure
+
+    def _take_plain(self, value: Any) -> None:
+        """A value without an envelope: what was made of a message carries its delivery."""
+        made_of: Message[Any] | None = on_its_way()
+        if self.on_plain is not None:
+            self.on_plain(made_of is not None)
+        message: Message[Any] = made_of.with_payload(value) if made_of else Message("", value)
+        del made_of
+        try:
+            row = item.row(value, self._default)
+        except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
+            self._set_aside(message, str(error), message)
+        else:
+            self._add_one(row, message.delivery)
 
     def _take_each(self, batch: list[Any]) -> None:
         rows: list[bytes] = []
