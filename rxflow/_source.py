@@ -25,6 +25,7 @@ from rxflow.errors import ConnectError, DecodeError, RxflowError, SinkError
 from rxflow.log import announce, logger, printable
 from rxflow.message import Message
 from rxflow.operators.operator import unwrapped
+from rxflow.operators.scope import Scope
 from rxflow.reasons import reason_text
 from rxflow.rejection import rejection
 from rxflow.topics import check_topic, is_shared, matcher
@@ -120,8 +121,7 @@ class Source:
         self._closing: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self.leave: abc.DisposableBase | None = None
-        self.is_ending: Callable[[], bool] = _never
-        self.has_run_failed: Callable[[], bool] = _never
+        self.root: Scope | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
         self._standstill = Standstill(self.ledger)
@@ -215,9 +215,13 @@ class Source:
 
     def _dispose(self) -> None:
         self._stop()
-        if self.is_ending():
-            self._has_completed = True  # what is flushed downstream is still on its way to a sink
+        if self.root and (self.root.is_run or self.root.is_ending()):
+            self._has_completed = True  # what an operator has passed on is still on its way
         self._close()
+
+    def hurry(self) -> None:
+        """The run is told to end: wait for no longer than the drain timeout."""
+        self._has_settled.set()
 
     def fail(self, error: Exception) -> None:
         """End the stream with an error; acknowledge nothing more."""
@@ -250,18 +254,20 @@ class Source:
         try:
             if self._starting:
                 self._starting.cancel()
+            while self._is_awaited and self._may_take_its_time:
+                await self._next_settlement()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_timeout):
                     while self._is_awaited:
-                        self._has_settled.clear()
-                        await self._has_settled.wait()
+                        await self._next_settlement()
             if self._is_awaited:
                 gc.collect()  # what nobody holds but a cycle of references is let go by that
                 self._client.settle()
             self.ledger.finish()
             if self._client.is_connected:
                 self._note_connection()
-            has_failed = self.ledger.has_failed or self.has_run_failed()
+            has_run_failed = self.root is not None and self.root.has_failed
+            has_failed = self.ledger.has_failed or has_run_failed
             await self._client.close(deadline=1.0, has_failed=has_failed)
         finally:
             if not self.closed.done():
@@ -273,6 +279,15 @@ class Source:
         if self.has_ended or self._connects:
             return None
         return f"{self.settings.address}: {self._client.trouble or 'no answer so far'}"
+
+    @property
+    def _may_take_its_time(self) -> bool:
+        """True in a run that goes on: it ends what is downstream, or waits for it."""
+        return self.root is not None and self.root.is_run and not self.root.is_over
+
+    async def _next_settlement(self) -> None:
+        self._has_settled.clear()
+        await self._has_settled.wait()
 
     async def wait_closed(self) -> None:
         await asyncio.wait([self.closed])
@@ -548,11 +563,6 @@ class Source:
 
 def _ignore(_: object) -> None:
     """Nobody is downstream any more."""
-
-
-def _never() -> bool:
-    """Of a source that no scope ends."""
-    return False
 
 
 def _not_gone(_: str) -> bool:

@@ -223,8 +223,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
         if scope:
             scope.adopt(rejected)
             source.leave = scope.register(source)
-            source.is_ending = scope.root.is_ending
-            source.has_run_failed = lambda: scope.root.has_failed
+            source.root = scope.root
             scope.root.sources.append(source)
         source.start(earlier if is_alone else None)
         return Disposable(source.dispose)

@@ -30,9 +30,16 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 # Operators that pass on an item while it is on its way, or none.
-_PASSING: Final = frozenset(
-    ["as_observable", "catch", "concat_map", "decode_json", "default_if_empty", "distinct", "distinct_until_changed", "do", "do_action", "element_at", "element_at_or_default", "expand", "filter", "filter_indexed", "finally_action", "find", "find_index", "first", "first_or_default", "flat_map", "flat_map_indexed", "map", "map_indexed", "merge", "merge_all", "on_error_resume_next", "pluck", "pluck_attr", "publish", "ref_count", "repeat", "retry", "scan", "share", "skip", "skip_until", "skip_until_with_time", "skip_while", "skip_while_indexed", "skip_with_time", "start_with", "starmap", "starmap_indexed", "take", "take_until", "take_until_with_time", "take_while", "take_while_indexed", "take_with_time", "tap", "throttle_first", "time_interval", "timeout", "timestamp"]
-)
+_PASSING_NAMES: Final = """
+    as_observable catch concat_map decode_json default_if_empty distinct distinct_until_changed do
+    do_action element_at element_at_or_default expand filter filter_indexed finally_action find
+    find_index first first_or_default flat_map flat_map_indexed map map_indexed merge merge_all
+    on_error_resume_next pluck pluck_attr publish ref_count repeat retry scan share skip skip_until
+    skip_until_with_time skip_while skip_while_indexed skip_with_time start_with starmap
+    starmap_indexed take take_until take_until_with_time take_while take_while_indexed
+    take_with_time tap throttle_first time_interval timeout timestamp
+"""
+_PASSING: Final = frozenset(_PASSING_NAMES.split())
 
 _ABORTED_BY_SIGTERM: Final = 128 + signal.SIGTERM
 _ABORT_SECONDS: Final = 0.5  # for the sinks, and again for the sources
@@ -248,6 +255,8 @@ class _Pipeline:
         if self.has_ended:
             return
         self.has_ended = True
+        if self._scope.root.journal is self.sink:
+            self._scope.root.journal = None  # it writes down nothing more
         try:
             self.sink.on_completed()
         except Exception as error:  # noqa: BLE001 (raised by the run)
@@ -343,7 +352,10 @@ class _Run:
                 raise
             finally:
                 try:
-                    await self._finish()
+                    await self._finish_unless_told_twice(interruption)
+                except asyncio.CancelledError as error:
+                    interruption = interruption or error
+                    raise
                 finally:
                     self._miss_connections()
                     report = self._report(loop.time() - began)
@@ -371,6 +383,7 @@ class _Run:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scope.loop = loop
+        self._scope.is_run = True
         self._open_sinks()
         sinks: list[Any] = [p.sink for p in self._pipelines if isinstance(p.sink, ServiceSink)]
         path = next((Path(sink.path) for sink in sinks if hasattr(sink, "path")), None)
@@ -468,11 +481,14 @@ class _Run:
                 sink.hurry()
         has_flushed = asyncio.Event()
         self._scope.complete(has_flushed.set, is_patient=True)
+        for source in self._scope.sources:
+            source.hurry()
         try:
             async with asyncio.timeout(self._drain_timeout):
                 await _first(self._has_ended.wait(), self._flushed(has_flushed))
         except TimeoutError:
             gc.collect()  # what only a cycle of references holds is let go of now
+            self._tell_who_holds()
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -481,6 +497,23 @@ class _Run:
             self._abandon()
         for pipeline in self._pipelines:  # those that nothing upstream has completed
             pipeline.end_now()
+
+    def _tell_who_holds(self) -> None:
+        """Why the drain has run into its timeout."""
+        for source in self._scope.sources:
+            source.ledger.settle()
+        held = sum(source.ledger.unsettled for source in self._scope.sources)
+        messages = "1 message is" if held == 1 else f"{held:,} messages are"
+        by = (
+            "a stream that flat_map or its like made of a message has not ended"
+            if self._scope.is_at_work
+            else "an operator, a list of yours, or an error that is kept holds messages"
+        )
+        announce(
+            f"{self._name}: gave up draining after {self._drain_timeout:g} s: {by}; "
+            f"{messages} left to the broker",
+            is_program=self._scope.is_program,
+        )
 
     async def _flushed(self, has_flushed: asyncio.Event) -> None:
         await self._sources_closed()
@@ -491,6 +524,17 @@ class _Run:
     async def _sources_closed(self) -> None:
         for source in self._scope.sources:
             await source.wait_closed()
+
+    async def _finish_unless_told_twice(self, interruption: BaseException | None) -> None:
+        """Finish; the first cancel, coming now, waits for what is under way."""
+        finishing = asyncio.ensure_future(self._finish())
+        try:
+            await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            if interruption is not None or self._is_aborted:
+                finishing.cancel()
+            await finishing
+            raise
 
     async def _finish(self) -> None:
         """Dispose, close the sinks, wait for the sources. Also when cancelled or aborted."""

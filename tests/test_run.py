@@ -688,8 +688,10 @@ def test_a_signal_under_load_exits_with_0_and_loses_nothing_acknowledged(
         sent = [publisher.publish("load", b"%d" % n, qos=1) for n in range(count)]
         assert half.wait(30)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (0, "")
+        _, errors = process.communicate(timeout=60)
+    # On a busy machine -X dev says of some turn of the loop how long it took.
+    said = [line for line in errors.splitlines() if not line.startswith("Executing <")]
+    assert (process.returncode, said) == (0, [])
     sent.append(publisher.publish("load", b"%d" % count, qos=1))  # so that something is left
     for each in sent:
         each.wait_for_publish(30)
@@ -772,7 +774,7 @@ def test_the_error_of_a_run_carries_the_report(tmp_path):
     assert raised.value.report.stored == 1
 
 
-# -- values that have lost their envelope ------------------------------------------------------------
+# -- values that have lost their envelope ----------------------------------------------------------
 
 
 PLAIN = rx.map(lambda m: {"value": m.payload.decode()})

@@ -85,7 +85,6 @@ from reactivex.operators import (
     skip_with_time as skip_with_time,
     slice as slice,
     some as some,
-    start_with as start_with,
     subscribe_on as subscribe_on,
     switch_latest as switch_latest,
     take as take,
@@ -117,6 +116,7 @@ from reactivex.operators import (
 )
 
 from rxflow.operators import comparing
+from rxflow.operators.beginning import at_once, start_with as start_with
 from rxflow.operators.buffers import (
     batched,
     buffer_toggle as buffer_toggle,
@@ -144,7 +144,7 @@ from rxflow.operators.flattening import (
     switch_map_indexed as switch_map_indexed,
 )
 from rxflow.operators.grouping import group_by as group_by, group_by_until as group_by_until
-from rxflow.operators.holding import held
+from rxflow.operators.holding import feeding, held
 from rxflow.operators.mapping import (
     filter as filter,
     map as map,
@@ -207,10 +207,13 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (batched, "to_list"),
     (never_empty, "buffer buffer_toggle buffer_when take_last_buffer"),
     (held, "all average buffer buffer_when contains count default_if_empty element_at_or_default"),
-    (held, "find find_index first_or_default fork_join group_by group_by_until is_empty last"),
+    (held, "find find_index first_or_default fork_join is_empty last"),
     (held, "last_or_default max max_by min min_by reduce sequence_equal single single_or_default"),
-    (held, "single_or_default_async slice some sum take_last take_last_buffer take_last_with_time"),
-    (held, "to_dict to_iterable to_list to_marbles to_set window window_when"),
+    (held, "single_or_default_async skip_last skip_last_with_time slice some sum take_last"),
+    (held, "take_last_buffer take_last_with_time to_dict to_iterable to_list to_marbles to_set"),
+    (feeding, "group_by group_by_until window window_when"),
+    # What would miss the first items of a group or a window.
+    (at_once, "catch concat do_while expand merge on_error_resume_next repeat retry while_do"),
     # What several pipelines share belongs to the run.
     (shared, "multicast publish publish_value replay"),
 )

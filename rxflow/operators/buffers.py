@@ -160,7 +160,9 @@ def never_empty(make: Callable[..., Any]) -> Callable[..., Any]:
 def _as_batch(items: list[Any]) -> list[Any]:
     if not items or type(items[0]) is not Message or {*map(type, items)} != {Message}:
         return items
-    return Batch(items)
+    batch = Batch(items)
+    items.clear()  # reactivex's `take_last_buffer` keeps what it has emitted
+    return batch
 
 
 def _emit(items: list[Any], observer: abc.ObserverBase[Any]) -> None:

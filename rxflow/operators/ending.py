@@ -160,7 +160,7 @@ class _Until:
     def __init__(self, observer: abc.ObserverBase[Any], outer: Scope) -> None:
         self.inner = Scope(outer)
         self._observer = observer
-        self._is_over = False
+        self.is_over = False
         self._is_idle = outer.is_over  # subscribed at the end, and without an item since
 
     def subscribe(
@@ -174,12 +174,12 @@ class _Until:
     @property
     def is_waiting(self) -> bool:
         """True if it has not ended, and something came through it."""
-        return not (self._is_over or self._is_idle)
+        return not (self.is_over or self._is_idle)
 
     def end_now(self) -> None:
         """Complete, whatever is upstream. Once."""
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self._observer.on_completed()
 
     def _noted(self, item: Any) -> None:
@@ -191,5 +191,5 @@ class _Until:
         if self.inner.is_over and isinstance(error, _TOO_FEW):
             self.end_now()
         else:
-            self._is_over = True
+            self.is_over = True
             self._observer.on_error(error)

@@ -14,13 +14,13 @@ from typing import Any, TypeAlias, TypeVar, cast
 from reactivex import Observable, abc, from_, from_future, typing
 from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable, Disposable
-from reactivex.internal import is_future, noop
+from reactivex.internal import is_future
 
 from rxflow.message import Message
 from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
 from rxflow.operators.holding import outlast
 from rxflow.operators.operator import Made, Same
-from rxflow.operators.scope import scope_of
+from rxflow.operators.scope import scope_of, unscoped
 from rxflow.operators.setting_aside import name_topic
 from rxflow.operators.spreading import Spread
 
@@ -208,7 +208,7 @@ class _Spreading(Observable[Any]):
     ) -> abc.DisposableBase:
         carrier, whole = self._spread()
         scope = scope_of(scheduler)
-        end_work = scope.work() if scope and whole else noop
+        work = scope.work() if scope else None
 
         def on_next(result: Any) -> None:
             observer.on_next(enveloped(carrier, result))
@@ -223,7 +223,8 @@ class _Spreading(Observable[Any]):
             let_go()
             for ledger in touched:
                 ledger.wake()
-            end_work()
+            if scope:
+                scope.worked(work, unscoped(scheduler))
 
         def let_go() -> None:
             nonlocal carrier, whole
@@ -233,6 +234,7 @@ class _Spreading(Observable[Any]):
 
         def drop() -> None:
             outlast(carrier, scheduler, let_go)
-            end_work()
+            if scope:
+                scope.worked(work, unscoped(scheduler))
 
         return CompositeDisposable(running, Disposable(drop))

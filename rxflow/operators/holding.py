@@ -10,12 +10,13 @@ import contextlib
 import functools
 from collections.abc import Callable
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from reactivex import Observable, abc
+from reactivex import GroupedObservable, Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.internal import noop, synchronized
 
+from rxflow.operators.operator import lifted
 from rxflow.operators.scope import Scope, scope_of, unscoped, within
 
 T = TypeVar("T")
@@ -58,7 +59,17 @@ class Holding:
         self.inner: Scope | None = None
         self._scheduler: abc.SchedulerBase | None = None
         self._upstream = SingleAssignmentDisposable()
-        self._wrap: Callable[..., Any] = synchronized(lock) if lock else _as_it_is
+        self._wrap: Callable[..., Any] = _as_it_is
+        self.guard(lock)
+
+    def before(self, observer: abc.ObserverBase[Any]) -> Holding:
+        """The same, in front of this observer."""
+        self._observer = observer
+        return self
+
+    def guard(self, lock: RLock | None) -> None:
+        """Its timer turns out to run on a thread of its own; None if not."""
+        self._wrap = synchronized(lock) if lock else _as_it_is
 
     def subscribe(
         self,
@@ -150,11 +161,21 @@ def outlast(
 
 
 class Gated(Observable[T]):
-    """A source that its scope can complete, whatever it is. Without a scope it is that source."""
+    """A source that its scope can complete, whatever it is. Without a scope it is that source.
 
-    def __init__(self, source: Observable[T]) -> None:
+    Args:
+        source: What is gated.
+        holding: Makes the gate of a subscription.
+    """
+
+    def __init__(
+        self,
+        source: Observable[T],
+        holding: Callable[[abc.ObserverBase[T]], Holding] = Holding,
+    ) -> None:
         super().__init__()
         self._source = source
+        self._holding = holding
 
     def subscribe(
         self,
@@ -171,7 +192,7 @@ class Gated(Observable[T]):
     def _subscribe_core(
         self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
-        return Holding(observer).subscribe(self._source, observer.on_next, scheduler)
+        return self._holding(observer).subscribe(self._source, observer.on_next, scheduler)
 
 
 def held(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,3 +204,48 @@ def held(make: Callable[..., Any]) -> Callable[..., Any]:
         return lambda source: operator(Gated(source))
 
     return made
+
+
+def feeding(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex, of which groups or windows come; likewise.
+
+    What is subscribed to one of these is ended after the operator, which may still feed it.
+    """
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
+        operator = make(*args, **kwargs)
+
+        def subscribe(
+            source: Observable[Any],
+            observer: abc.ObserverBase[Any],
+            scheduler: abc.SchedulerBase | None = None,
+        ) -> abc.DisposableBase:
+            gate = Holding(observer)
+
+            def on_next(stream: Any) -> None:
+                observer.on_next(fed(stream, gate))
+
+            return operator(Gated(source, gate.before)).subscribe(
+                on_next, observer.on_error, observer.on_completed, scheduler=scheduler
+            )
+
+        return lifted(subscribe)
+
+    return made
+
+
+def fed(stream: Observable[Any], feeder: Holding) -> Observable[Any]:
+    """The same group, window or subject; what is subscribed to it is ended after its feeder."""
+
+    def subscribe(
+        observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        if scope := scope_of(scheduler):
+            scope.feed(feeder)
+        return stream.subscribe(observer, scheduler=scheduler)
+
+    if isinstance(stream, GroupedObservable):
+        group = cast("GroupedObservable[Any, Any]", stream)
+        return GroupedObservable(group.key, Observable(subscribe))
+    return Observable(subscribe)

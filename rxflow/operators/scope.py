@@ -51,14 +51,17 @@ class Completable(Protocol):
 
 
 class Holder(Protocol):
-    """An operator that holds items.
-
-    Attributes:
-        inner: The scope of what is upstream of it; None before it has subscribed.
-    """
+    """An operator that holds items."""
 
     @property
-    def inner(self) -> Scope | None: ...
+    def inner(self) -> Scope | None:
+        """The scope of what is upstream of it; None before it has subscribed."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """True if it has ended."""
+        ...
 
     @property
     def is_waiting(self) -> bool:
@@ -80,6 +83,10 @@ class Connection(Protocol):
         """The broker, and why there is no connection, while there has been none and is wanted."""
         ...
 
+    def hurry(self) -> None:
+        """The run is told to end: wait for no longer than the drain timeout."""
+        ...
+
     async def wait_closed(self) -> None:
         """Return when nothing more is received, acknowledged or sent."""
         ...
@@ -97,6 +104,7 @@ class Scope:
 
     Attributes:
         root: The outermost scope: that of the run.
+        is_run: Of the root: True under `run`, which waits for what is downstream of a source.
         is_program: Of the root: True under `run`; what the user must know goes to the log.
         client_ids: Of the root: the sessions that this run keeps beside its output, if it does.
         journal: Of the root: the sink that writes down which QoS 2 messages it has stored.
@@ -109,6 +117,7 @@ class Scope:
 
     def __init__(self, outer: Scope | None = None) -> None:
         self.root: Scope = outer.root if outer else self
+        self.is_run = False
         self.is_program = False
         self.client_ids: ClientIds | None = None
         self.journal: Journal | None = None
@@ -124,6 +133,7 @@ class Scope:
         self._branches: dict[int, Scope] = {}
         self._scheduled: set[object] = set()  # what is to run at once, and has not
         self._at_work: set[object] = set()
+        self._feeders: set[Holder] = set()
         self._endings: list[_Ending] = []  # of the root
 
     @property
@@ -147,16 +157,29 @@ class Scope:
         self._branches[id(scope)] = scope
         return scope
 
-    def work(self) -> Callable[[], None]:
-        """A stream made of a message begins; to be called when it has ended."""
+    def feed(self, holder: Holder) -> None:
+        """Items come to this scope from what is downstream of an operator, a group or a window."""
+        if holder not in self._feeders:
+            self._feeders = {holder, *(each for each in self._feeders if not each.is_over)}
+
+    @property
+    def is_fed(self) -> bool:
+        """True while an operator that feeds it, or anything within it, has not ended."""
+        self._feeders = {holder for holder in self._feeders if not holder.is_over}
+        return any(
+            holder.is_waiting and holder.inner and holder.inner.is_over for holder in self._feeders
+        ) or any(scope.is_fed for scope in self._inner())
+
+    def work(self) -> object:
+        """A stream made of a message begins; its key is for `worked`."""
         key = object()
         self._at_work.add(key)
+        return key
 
-        def end() -> None:
-            self._at_work.discard(key)
-            self.root.go_on()
-
-        return end
+    def worked(self, key: object, clock: abc.SchedulerBase | None) -> None:
+        """It has ended, perhaps in the middle of something: the clock says when that is over."""
+        self._at_work.discard(key)
+        self.root.go_on(clock)
 
     def adopt(self, rejected: abc.ObserverBase[Any] | None) -> None:
         """Tell the run of an observer to which messages are set aside; it drains and closes it."""
@@ -197,10 +220,21 @@ class Scope:
         for ending in list(self._endings):
             ending.insist()
 
-    def go_on(self) -> None:
-        """Of the root: something that was on its way has come."""
-        if self._endings:
+    def go_on(self, clock: abc.SchedulerBase | None = None) -> None:
+        """Of the root: something that was on its way has come.
+
+        Args:
+            clock: Look only when what is going on now is over.
+        """
+        if not self._endings:
+            return
+        if clock:
+            clock.schedule(self._look)
+        else:
             self.here(self._go_on)
+
+    def _look(self, _: abc.SchedulerBase, __: object = None) -> None:
+        self.here(self._go_on)
 
     def _go_on(self) -> None:
         for ending in list(self._endings):
@@ -228,10 +262,13 @@ class Scope:
 
     def _inner(self) -> Iterator[Scope]:
         """The scopes within this one; what several pipelines share first."""
+        yield from self._above_branches()
+        yield from list(self._branches.values())
+
+    def _above_branches(self) -> Iterator[Scope]:
         for holder in list(self._holders.values()):
             if holder.inner:
                 yield holder.inner
-        yield from list(self._branches.values())
 
     @property
     def is_moving(self) -> bool:
@@ -250,9 +287,15 @@ class Scope:
             inner = holder.inner
             above = inner.topmost(is_patient=is_patient) if inner else []
             found += above
-            if not above and holder.is_waiting and not (is_patient and inner and inner.is_at_work):
-                found.append(holder)
-        if not found:
+            if above or not holder.is_waiting:
+                continue
+            if inner and (inner.is_fed or (is_patient and inner.is_at_work)):
+                continue
+            found.append(holder)
+        is_shared_at_work = is_patient and (
+            bool(self._at_work) or any(scope.is_at_work for scope in self._above_branches())
+        )
+        if not found and not is_shared_at_work:
             for scope in list(self._branches.values()):
                 found += scope.topmost(is_patient=is_patient)
         return found
@@ -265,10 +308,10 @@ class Scope:
         self._scheduled.add(key)
         return key
 
-    def ran(self, key: object) -> None:
-        """It ran, or will not run."""
+    def ran(self, key: object, clock: abc.SchedulerBase | None = None) -> None:
+        """It ran; with a clock it was disposed of, perhaps while it ran."""
         self._scheduled.discard(key)
-        self.root.go_on()
+        self.root.go_on(clock)
 
 
 class _Ending:
@@ -405,7 +448,8 @@ class ScopedScheduler(PeriodicScheduler):
             finally:
                 scope.ran(key)
 
-        return CompositeDisposable(schedule(action=act), Disposable(partial(scope.ran, key)))
+        left = Disposable(partial(scope.ran, key, self.inner))
+        return CompositeDisposable(schedule(action=act), left)
 
     def _scoped(self, action: typing.ScheduledAction[S]) -> Callable[..., Any]:
         def act(_: abc.SchedulerBase, state: Any = None) -> abc.DisposableBase | None:

@@ -7,16 +7,18 @@ subscription, and ends with it.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from reactivex import ConnectableObservable, Observable, abc, typing
+from reactivex import Observable, abc, typing
 from reactivex import operators as rx
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
 
 from rxflow.operators.envelope import bare
-from rxflow.operators.operator import Same
+from rxflow.operators.holding import Gated, Holding, fed
+from rxflow.operators.operator import Same, Subscribe, lifted
 from rxflow.operators.scope import rooted
 
 T = TypeVar("T")
@@ -163,20 +165,43 @@ def ref_count() -> Same[T]:
 
 def shared(make: Callable[..., Any]) -> Callable[..., Any]:
     """The same operator of reactivex; what it connects to belongs to the whole run."""
+    signature = inspect.signature(make)
 
     @functools.wraps(make)
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Any]:
+        given = signature.bind(*args, **kwargs)
+        mapper = given.arguments.get("mapper")
+        if mapper:
+            return lifted(_mapped(make, given, mapper))
         operator = make(*args, **kwargs)
 
         def apply(source: Observable[Any]) -> Any:
             result = operator(source)
-            if isinstance(result, ConnectableObservable):
-                result.source = _Rooted(result.source)
+            result.source = _Rooted(result.source)
             return result
 
         return apply
 
     return made
+
+
+def _mapped(make: Callable[..., Any], given: inspect.BoundArguments, mapper: Any) -> Subscribe:
+    """Of an operator that shares within one subscription: what is shared ends first."""
+
+    def subscribe(
+        source: Observable[Any],
+        observer: abc.ObserverBase[Any],
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        gate = Holding(observer)
+
+        def mapped(subject: Observable[Any]) -> Observable[Any]:
+            return mapper(fed(subject, gate))
+
+        operator = make(**{**given.arguments, "mapper": mapped})
+        return operator(Gated(source, gate.before)).subscribe(observer, scheduler=scheduler)
+
+    return subscribe
 
 
 class _Rooted(abc.ObservableBase[T_out]):

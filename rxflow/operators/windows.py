@@ -19,6 +19,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, RefCountDispos
 from rxflow.operators import arguments
 from rxflow.operators.holding import Gated, Holding
 from rxflow.operators.operator import lifted
+from rxflow.operators.scope import scope_of
 from rxflow.operators.timing import Spans, Timer
 
 T = TypeVar("T")
@@ -178,8 +179,9 @@ def _by_time_or_count(
 class _Window(Observable[Any]):
     """One window: whoever subscribes gets what comes from then on, until it ends."""
 
-    def __init__(self, refs: RefCountDisposable) -> None:
+    def __init__(self, refs: RefCountDisposable, windows: _Windows) -> None:
         super().__init__()
+        self._windows = windows
         self.observers: tuple[abc.ObserverBase[Any], ...] = ()
         self._refs = refs
         self._end: Callable[[abc.ObserverBase[Any]], None] | None = None
@@ -187,7 +189,8 @@ class _Window(Observable[Any]):
     def _subscribe_core(
         self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
-        del scheduler  # what comes, comes from the source
+        if scope := scope_of(scheduler):
+            scope.feed(self._windows.holding)
         reference = self._refs.disposable
         if self._end:
             self._end(observer)
@@ -213,13 +216,14 @@ class _Windows:
     They live as long as the source is used, by what is downstream or by one of them.
     """
 
-    __slots__ = ("_observer", "_open", "_refs", "_used")
+    __slots__ = ("_observer", "_open", "_refs", "_used", "holding")
 
     def __init__(self, observer: abc.ObserverBase[Any]) -> None:
         self._observer = observer
         self._open: tuple[_Window, ...] = ()
         self._used = CompositeDisposable()
         self._refs = RefCountDisposable(self._used)
+        self.holding = Holding(cast("abc.ObserverBase[Any]", self))
 
     def subscribe(
         self,
@@ -229,15 +233,15 @@ class _Windows:
         timer: Timer | None = None,
     ) -> abc.DisposableBase:
         """Feed them from the source."""
-        holding = Holding(cast("abc.ObserverBase[Any]", self), lock=timer.lock if timer else None)
         if timer:
+            self.holding.guard(timer.lock)
             self._used.add(timer.current)
-        self._used.add(holding.subscribe(source, on_next, scheduler))
+        self._used.add(self.holding.subscribe(source, on_next, scheduler))
         return self._refs
 
     def begin(self) -> None:
         """Open one more."""
-        window = _Window(self._refs)
+        window = _Window(self._refs, self)
         self._open = (*self._open, window)
         self._observer.on_next(window)
 
