@@ -2,8 +2,8 @@
 
 reactivex has `merge`, `concat`, `catch`, `retry` and their like subscribe through the scheduler. On
 a loop that is a turn later, and a group or a window has emitted its first item by then: nobody
-would have it. So the first subscription is made at once; each later one is the scheduler's, so that what
-repeats for ever lets the loop do something else.
+would have it. So the first subscription is made at once. Each later one is the scheduler's, so that
+what repeats for ever lets the loop do something else.
 """
 
 from __future__ import annotations
