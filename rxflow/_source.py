@@ -151,6 +151,7 @@ class Source:
             self._begin()
 
     async def _start_after(self, earlier: Source) -> None:
+        earlier.make_way()
         await asyncio.wait([earlier.closed])
         self._begin()
 
@@ -218,6 +219,14 @@ class Source:
         if self.root and (self.root.is_run or self.root.is_ending()):
             self._has_completed = True  # what an operator has passed on is still on its way
         self._close()
+
+    def make_way(self) -> None:
+        """Another subscription waits: what only an operator holds is left to the broker.
+
+        That of a `retry` would wait for the message in the error that the operator keeps.
+        """
+        self._has_completed = False
+        self._has_settled.set()
 
     def hurry(self) -> None:
         """The run is told to end: wait for no longer than the drain timeout."""

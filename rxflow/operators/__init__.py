@@ -85,7 +85,6 @@ from reactivex.operators import (
     skip_with_time as skip_with_time,
     slice as slice,
     some as some,
-    subscribe_on as subscribe_on,
     switch_latest as switch_latest,
     take as take,
     take_last as take_last,
@@ -166,7 +165,7 @@ from rxflow.operators.reducing import (
 )
 from rxflow.operators.releasing import delayed, thinned
 from rxflow.operators.remembering import computing, remembering, stripped
-from rxflow.operators.scheduling import scoped, takes_scheduler
+from rxflow.operators.scheduling import scoped, subscribe_on as subscribe_on, takes_scheduler
 from rxflow.operators.sharing import (
     publish_value as publish_value,
     ref_count as ref_count,

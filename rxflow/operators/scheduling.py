@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from reactivex import Observable, abc
+from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
-from rxflow.operators.operator import lifted
+from rxflow.operators.operator import Same, lifted
 from rxflow.operators.scope import scope_of, within
 
 
@@ -46,3 +47,29 @@ def scoped(make: Callable[..., Any]) -> Callable[..., Any]:
         return lifted(subscribe)
 
     return made
+
+
+def subscribe_on(scheduler: abc.SchedulerBase) -> Same[Any]:
+    """Subscribe to the source through a scheduler, which also runs the timers of what is upstream.
+
+    It is let go of at once, not through the scheduler as in reactivex: what came in between would
+    be dropped by nobody's choice.
+
+    Args:
+        scheduler: Where to subscribe.
+    """
+
+    def subscribe(
+        source: Observable[Any],
+        observer: abc.ObserverBase[Any],
+        _: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        subscription, scheduled = SingleAssignmentDisposable(), SingleAssignmentDisposable()
+
+        def begin(_: abc.SchedulerBase, __: object = None) -> None:
+            subscription.disposable = source.subscribe(observer, scheduler=scheduler)
+
+        scheduled.disposable = scheduler.schedule(begin)
+        return CompositeDisposable(scheduled, subscription)
+
+    return lifted(subscribe)

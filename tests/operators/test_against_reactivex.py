@@ -68,6 +68,7 @@ def log_of(module: Any, case: Any, main: list[Any], other: list[Any], number: in
     subscription = watch(source.pipe(*operators), 0)
     clock.advance_to(40)
     subscription.dispose()
+    clock.advance_to(41)  # reactivex's `subscribe_on` lets go of its source through the scheduler
     log.extend((use.subscribe, use.unsubscribe) for use in source.subscriptions)
     return log
 
