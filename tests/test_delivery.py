@@ -19,6 +19,8 @@ from rxflow import RxflowWarning
 from rxflow import operators as ops
 from rxflow.delivery import QOS2, Deliveries, Delivery, Ledger
 
+pytestmark = pytest.mark.marbles(limit="60s")  # a connection goes on for ever
+
 
 class Book:
     """A ledger that writes down what it says."""

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from reactivex import Observable, abc, typing
+from reactivex import ConnectableObservable, Observable, abc, typing
 from reactivex import operators as rx
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
@@ -177,7 +177,8 @@ def shared(make: Callable[..., Any]) -> Callable[..., Any]:
 
         def apply(source: Observable[Any]) -> Any:
             result = operator(source)
-            result.source = _Rooted(result.source)
+            if isinstance(result, ConnectableObservable):
+                result.source = _Rooted(result.source)
             return result
 
         return apply

@@ -24,6 +24,7 @@ DRAWN = {
     "merge": lambda other: ops.merge(other),  # noqa: PLW0108 (its arguments are several)
     "reduce": lambda _: ops.reduce(add),
     "scan": lambda _: ops.scan(add),
+    "start_with": lambda _: ops.start_with("x"),
     "switch_map": lambda other: ops.switch_map(lambda _: other),
     "take_until": lambda other: ops.take_until(other),  # noqa: PLW0108 (it makes one)
     "take_until_with_time": lambda _: ops.take_until_with_time(4.0),
