@@ -49,7 +49,7 @@ class Standstill:
             self._has_looked = False
         elif not self._is_told and now - self._since >= STILL:
             self._is_told = True
-            if not self._ledger.takers.isdisjoint(lasting):
+            if not self._ledger.takers.keys().isdisjoint(lasting):
                 return None  # it is a disk, and its sink has said so
             gc.collect()  # what nobody holds but a cycle of references is let go by that
             if not ledger.has_news:

@@ -391,7 +391,7 @@ class Wire:
                     delivery.number = number = ledger.opened
                     ledger.opened = number + 1
                     enqueue(packet_id)
-                    delivery.owed = delivery.stored = 0
+                    delivery.owed = delivery.stored = delivery.sinks = 0
                 elif qos:
                     digest = zlib.crc32(data[after:stop], zlib.crc32(name))
                     delivery = ledger.open2(packet_id, digest, duplicate=duplicate)

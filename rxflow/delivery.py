@@ -83,24 +83,25 @@ class Delivery(_Uncopied):
     Attributes:
         ledger: The same.
         number: Its place in the order of all deliveries of this ledger.
-        owed: How many sinks have taken it and not stored it yet.
-        stored: How many have stored it.
+        owed: How many rows of it sinks have taken and not stored yet.
+        stored: How many rows of it are stored.
+        sinks: Which sinks have taken it, a bit for each.
     """
 
-    __slots__ = ("ledger", "number", "owed", "stored")
+    __slots__ = ("ledger", "number", "owed", "sinks", "stored")
 
     def __init__(self, ledger: Ledger, packet: int) -> None:
         self.ledger = ledger
         self.number = number = ledger.opened
         ledger.opened = number + 1
         ledger.queue.append(packet)
-        self.owed = self.stored = 0
+        self.owed = self.stored = self.sinks = 0
 
     def take(self, taker: int) -> None:
         ledger = self.ledger
         self.owed += 1
         ledger.owed += 1
-        ledger.takers.add(taker)
+        self.sinks |= ledger.takers.get(taker) or ledger.bit_of(taker)
 
     def store(self, touched: set[Ledger]) -> None:
         ledger = self.ledger
@@ -115,7 +116,8 @@ class Delivery(_Uncopied):
     def __del__(self) -> None:
         # May run on any thread, in the middle of anything: append, and nothing else.
         ledger = self.ledger
-        if self.stored and self.stored >= ledger.needed and self.owed <= 0:
+        needed = ledger.needed
+        if self.stored and self.owed <= 0 and (needed < 2 or self.sinks.bit_count() >= needed):  # noqa: PLR2004
             ledger.newly_stored.append(self.number)
         else:
             ledger.newly_let_go.append(self.number)
@@ -179,7 +181,7 @@ class Ledger:
         let_go: Those that an operator dropped.
         received0: Deliveries of QoS 0; `stored0` of these a sink stored.
         owed: How many of these a sink has taken and not stored yet, once for each sink.
-        takers: The sinks that have taken any of them.
+        takers: The sinks that have taken any of them, each with a bit of its own.
         is_single: True if at most one row comes of a message, whoever holds it.
         unclaimed: Called once, on any thread, with the number of a QoS 2 delivery that was stored
             and can't count as such, because somebody else holds it.
@@ -205,7 +207,7 @@ class Ledger:
         self.stored = self.stored0 = 0
         self.let_go = 0
         self.owed = 0
-        self.takers: set[int] = set()
+        self.takers: dict[int, int] = {}
         self.needed = 1
         self.unacknowledged = Unacknowledged(self)
         self._acknowledge = acknowledge
@@ -475,6 +477,10 @@ class Ledger:
     def left(self) -> int:
         """Deliveries that are not stored and that no operator let go: left to the broker."""
         return self.received - self.stored - self.let_go
+
+    def bit_of(self, taker: int) -> int:
+        """The bit of a sink that has taken none before."""
+        return self.takers.setdefault(taker, 1 << len(self.takers))
 
     def holds(self, token: object) -> bool:
         """Whether this is the token of a delivery of ours that must be settled."""

@@ -239,7 +239,6 @@ def test_one_pipeline_may_end_before_the_source_that_another_shares_has_begun(ma
     assert keys(broker) == ["a"]
 
 
-@falls_short
 @pytest.mark.parametrize("slow", [ops.flat_map(later(3.6)), ops.delay(3.6)], ids=repr)
 @pytest.mark.parametrize("ending", ENDING.values(), ids=ENDING)
 def test_what_a_take_has_passed_on_is_awaited_at_the_end(marbles, ending, slow):
@@ -249,7 +248,6 @@ def test_what_a_take_has_passed_on_is_awaited_at_the_end(marbles, ending, slow):
     assert (keys(broker), report.stored, report.left) == (["a"], 1, 0)
 
 
-@falls_short
 def test_at_an_error_two_rows_in_one_sink_are_not_taken_for_a_row_in_each_of_two(marbles):
     broker, one, two = marbles.mqtt("t q1 : -(ab)-"), marbles.sink(), marbles.sink()
     shared = read(broker).pipe(ops.share())
