@@ -117,6 +117,7 @@ class Source:
         self._noted_at = 0.0
         self._patience: asyncio.TimerHandle | None = None  # with a broker that owes a SUBACK
         self._has_strayed = False
+        self._has_qos2_journal = False
         self._has_settled = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -177,6 +178,7 @@ class Source:
         if self._journal and has_qos2 and self.settings.is_durable:
             session = f"{self.settings.client_id} {self.settings.address.place}"
             self.ledger.keep(self._journal, session)
+            self._has_qos2_journal = True
             self.ledger.is_single = self._is_single
             self.ledger.unclaimed = self._tell_of_unclaimed
 
@@ -348,6 +350,8 @@ class Source:
         self._connects += 1
         if not session_present:
             self._report_gap()
+        elif self._has_qos2_journal and not self._session.has_been:
+            self._tell_of_another_output()
         self._lost_at = None
         if (problem := self._impossible()) is not None:
             self.fail(ConnectError(f"{self.settings.address}: {problem}"))
@@ -407,6 +411,15 @@ class Source:
         patience, self._patience = self._patience, None
         if patience:
             patience.cancel()
+
+    def _tell_of_another_output(self) -> None:
+        """What its journal says of packet ids, this output has not seen come true."""
+        self.warn(
+            f"{self.settings.address} has a session of client id {self.settings.client_id!r}, and "
+            "this output is not known to have had it. If another output had, don't go back to "
+            "that one: its journal of QoS 2 may take a new message for an older one that is equal. "
+            "Give each output a client id of its own, or end the session first: rxflow forget"
+        )
 
     def _report_gap(self) -> None:
         """The broker has no session of ours: if there was one, say what that means."""

@@ -549,6 +549,53 @@ def test_a_reconnect_to_a_broker_that_kept_the_session_subscribes_to_nothing():
     assert SUBSCRIBE not in kinds
 
 
+# -- a session and its outputs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_an_output_that_continues_the_session_of_another_says_so_once(tmp_path, qos):
+    """A journal is good for the connections that it saw: going back to the other may lose."""
+    told = []
+
+    def script(conversation):
+        conversation.accept(session_present=True)
+        conversation.accept_subscription(qos)
+        conversation.send(publish("a", b"1", 0))
+        until_disconnect(conversation)
+
+    for name in ("first.json", "second.json"):
+        lines = []
+        with ScriptedBroker(script) as broker:
+            number = logger.add(lines.append, level="WARNING", format="{message}")
+            source = from_mqtt(broker.url, ("a", qos), client_id="me")
+            run(source.pipe(ops.take(1)), JsonSink(tmp_path / name))
+            logger.remove(number)
+        told.append(any("is not known to have had it" in line for line in lines))
+    assert told == [qos == 2] * 2
+
+
+def test_an_output_that_continues_its_own_session_says_nothing_of_another(tmp_path):
+    lines = []
+
+    def script(conversation, session_present):
+        conversation.accept(session_present=session_present)
+        conversation.accept_subscription(2)
+        conversation.send(publish("a", b"1", 0))
+        until_disconnect(conversation)
+
+    scripts = [
+        lambda c: script(c, session_present=False),
+        lambda c: script(c, session_present=True),
+    ]
+    with ScriptedBroker(*scripts) as broker:
+        number = logger.add(lines.append, level="WARNING", format="{message}")
+        for _ in range(2):
+            source = from_mqtt(broker.url, ("a", 2), client_id="me")
+            run(source.pipe(ops.take(1)), JsonSink(tmp_path / "rows.json"))
+        logger.remove(number)
+    assert not any("is not known to have had it" in line for line in lines)
+
+
 # -- the will --------------------------------------------------------------------------------------
 
 WILL = Will("state", b"offline", 1)
