@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from reactivex import abc, typing
-from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.disposable import Disposable
 from reactivex.internal import noop
 from reactivex.internal.constants import DELTA_ZERO
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
@@ -448,14 +448,35 @@ class ScopedScheduler(PeriodicScheduler):
             finally:
                 scope.ran(key)
 
-        left = Disposable(partial(scope.ran, key, self.inner))
-        return CompositeDisposable(schedule(action=act), left)
+        return _Soon(schedule(action=act), scope, key, self.inner)
 
     def _scoped(self, action: typing.ScheduledAction[S]) -> Callable[..., Any]:
         def act(_: abc.SchedulerBase, state: Any = None) -> abc.DisposableBase | None:
             return action(self, state)
 
         return act
+
+
+class _Soon(abc.DisposableBase):
+    """What takes back what is to run at once, and what came of it: then its scope needn't wait."""
+
+    __slots__ = ("_clock", "_key", "_made", "_scope")
+
+    def __init__(
+        self,
+        made: abc.DisposableBase,
+        scope: Scope,
+        key: object,
+        clock: abc.SchedulerBase | None,
+    ) -> None:
+        self._made = made
+        self._scope = scope
+        self._key = key
+        self._clock = clock
+
+    def dispose(self) -> None:
+        self._made.dispose()
+        self._scope.ran(self._key, self._clock)
 
 
 def _listed(members: dict[int, Any], member: object) -> abc.DisposableBase:
