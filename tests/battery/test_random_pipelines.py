@@ -61,7 +61,6 @@ def told(case: Case, found: list[Fault]) -> str:
     return f"\n{paste(small)}\n{texts}\n"
 
 
-@pytest.mark.xfail(strict=True, reason="the end of pipelines is being redesigned")
 @pytest.mark.parametrize("first", CHUNKS)
 def test_acknowledged_is_stored_or_let_go_by_choice_and_a_good_end_loses_nothing(first):
     failing: list[tuple[Case, list[Fault]]] = []
