@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Iterable
-from types import CellType, FrameType, ModuleType
+from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any, Final, cast
 
 from rxflow.delivery import Delivery, Ledger
@@ -13,6 +13,7 @@ from rxflow.log import printable
 from rxflow.message import Message
 
 _CONTAINERS: Final = (list, tuple, set, deque, dict)
+_DEEP: Final = 5  # a list in a list, in a cell, of a function
 
 
 def described(ledger: Ledger, number: int) -> str:
@@ -28,6 +29,24 @@ def described(ledger: Ledger, number: int) -> str:
         holders += [_named(holder, mine) for holder in _referrers(message, mine)]
     known = [holder for holder in dict.fromkeys(holders) if holder]
     return f"{topic} (held by {', '.join(known[:3])})" if known else topic
+
+
+def operator_of(message: Message[Any]) -> str:
+    """The function of reactivex that keeps this message, such as `combine_latest`; or empty.
+
+    What an operator keeps, its inner functions share: a cell, perhaps with a list in between.
+    """
+    mine: set[int] = set()
+    holders: list[object] = [message]
+    for _ in range(_DEEP):
+        holders = [each for one in holders for each in _referrers(one, mine)]
+        mine.add(id(holders))
+        functions = [each for each in holders if isinstance(each, FunctionType)]
+        for function in functions:
+            if function.__module__.startswith(("reactivex.observable.", "reactivex.operators.")):
+                return function.__qualname__.split(".")[0].strip("_")
+        holders = [each for each in holders if isinstance(each, (*_CONTAINERS, CellType))]
+    return ""
 
 
 def _is(token: object, ledger: Ledger, number: int) -> bool:

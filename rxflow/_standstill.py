@@ -6,6 +6,7 @@ import gc
 from typing import Any, Final
 
 from rxflow._disk import lasting
+from rxflow._holders import operator_of
 from rxflow.delivery import Ledger
 from rxflow.log import printable
 from rxflow.message import Message
@@ -77,10 +78,12 @@ class Standstill:
         oldest = self._oldest()
         topic = f"; the oldest is of topic {printable(oldest.topic)!r}" if oldest else ""
         since = f", received at {oldest.received_at:%H:%M:%S} UTC" if oldest else ""
+        count = self._ledger.unsettled
+        held = "1 message is held" if count == 1 else f"{count:,} messages are held"
         return (
-            f"standing still for {seconds:.0f} s: {self._ledger.unsettled:,} messages are held, "
-            f"neither stored nor let go{topic}{since}. Buffers, windows, debounce, delay and "
-            "your own lists hold messages, and acknowledgements go in order. A window larger than "
+            f"standing still for {seconds:.0f} s: {held}, "
+            f"neither stored nor let go{topic}{since}{_blamed(oldest)}. "
+            "Buffers, windows, debounce, delay and your own lists hold messages, and acknowledgements go in order. A window larger than "
             "max_pending, or than the broker's limit of messages in flight, never fills: make it "
             "smaller or timed, raise max_pending and the broker's limit, or subscribe with QoS 0"
         )
@@ -100,6 +103,17 @@ _CYCLES: Final = (
     "looked for: most often a function keeps an exception that it caught, as in "
     "`except ValueError as error: last = error`; keep its text instead, or `del last` at the end"
 )
+
+
+_REMEMBERING: Final = ("combine_latest", "fork_join", "with_latest_from")
+
+
+def _blamed(message: Message[Any] | None) -> str:
+    """Which operator keeps it, where that can be found out."""
+    name = operator_of(message) if message else ""
+    if name in _REMEMBERING:
+        return f"; it is kept by {name} of reactivex itself: use rxflow.{name}, which keeps none"
+    return f"; it is kept by {name}" if name else ""
 
 
 def _number(message: Message[Any]) -> int:

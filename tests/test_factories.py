@@ -73,3 +73,13 @@ def test_what_is_no_observable_is_refused(name, wrong):
 
 def test_a_star_import_keeps_the_zip_of_python():
     assert "zip" not in rxflow.__all__
+
+
+def test_a_plain_combine_latest_that_stands_still_is_named(marbles):
+    broker, sink = marbles.mqtt("one q1 : -a-------\ntwo q1 : --b------"), marbles.sink()
+    both = reactivex.combine_latest(broker.from_mqtt("one"), broker.from_mqtt("two")).pipe(
+        rxflow.operators.map(lambda pair: [str(message.payload) for message in pair])
+    )
+    with pytest.warns(rxflow.RxflowWarning, match="use rxflow.combine_latest, which keeps none"):
+        marbles.run(rxflow.run_async(both, sink, seconds=9, log=False))
+    assert len(sink.stored) == 1
