@@ -83,9 +83,10 @@ class Standstill:
         return (
             f"standing still for {seconds:.0f} s: {held}, "
             f"neither stored nor let go{topic}{since}{_blamed(oldest)}. "
-            "Buffers, windows, debounce, delay and your own lists hold messages, and acknowledgements go in order. A window larger than "
-            "max_pending, or than the broker's limit of messages in flight, never fills: make it "
-            "smaller or timed, raise max_pending and the broker's limit, or subscribe with QoS 0"
+            "Buffers, windows, debounce, delay and your own lists hold messages, and "
+            "acknowledgements go in order. A window larger than max_pending, or than the broker's "
+            "limit of messages in flight, never fills: make it smaller or timed, raise max_pending "
+            "and the broker's limit, or subscribe with QoS 0"
         )
 
     def _oldest(self) -> Message[Any] | None:
