@@ -16,7 +16,7 @@ What is judged, of every message that came through `read`:
 Not judged: after an error or in haste, which of several rows in one sink are there; what a branch
 of a shared source had in hand when it failed or began again, while the other goes on, and has it;
 the messages of a second source that only triggers (`zip`, `sample`, ...); of what is cut off by a
-`take` downstream, whether it is left or stored.
+`take` downstream, whether it is left or stored; the answer about a stream in which nothing came.
 """
 
 from __future__ import annotations
@@ -301,7 +301,9 @@ class _Judge:
             for index, passage in enumerate(way):
                 if passage.kind != "R":
                     continue
-                for result in self.seen.made.get(passage.name, []):
+                records = self.seen.records.get(passage.name, [])
+                of_nothing = any(not record.inputs for record in records)
+                for result in [] if of_nothing else self.seen.made.get(passage.name, []):
                     fate = self._fate((), result, way[index + 1 :], sink)
                     if fate == "missing" and not self._is_reset(way):
                         self._add("result not stored", f"{result}: not stored{_by(sink, way)}")
