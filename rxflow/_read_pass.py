@@ -33,7 +33,7 @@ class _UnderWay(threading.local):
     Attributes:
         acts: What waits for its end; the same object as long as it is the same pass, and None while
             there is none.
-        carrier: Who hands on the messages of the latest pass.
+        carrier: Who hands on its messages.
     """
 
     acts: deque[Act] | None = None
@@ -67,7 +67,7 @@ def read_pass(decode: Act, loop: AbstractEventLoop, carrier: Carrier | None = No
         while acts:
             acts.popleft()()
     finally:
-        under_way.acts = None
+        under_way.acts = under_way.carrier = None
         for act in acts:
             loop.call_soon(act)
 
@@ -78,7 +78,7 @@ def on_its_way() -> Any:
     What an operator of reactivex itself makes of a message has lost its envelope. What reaches a
     sink meanwhile was made of this one, and carries its delivery.
     """
-    carrier = under_way.carrier if under_way.acts is not None else None
+    carrier = under_way.carrier
     return carrier.message if carrier else None
 
 
