@@ -375,7 +375,7 @@ SIMPLE: dict[str, tuple[Make, ...]] = {
             f"ops.map(lambda m: later(m, {g.time(0.01, 0.1):g})), ops.merge(max_concurrent=2)"
         ),
     ),
-    "S": (lambda g: "ops.map(refuses, rejected=aside)",),
+    "S": (lambda g: "ops.map(plain), ops.map(refuses, rejected=aside)",),
     "D": (
         lambda g: f"ops.filter(lambda m: ident(m) % {g.few(2, 5)})",
         lambda g: "ops.filter_indexed(lambda m, i: i % 3 < 2)",
