@@ -8,11 +8,11 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
-from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
-from rxflow import _websocket, address
+from rxflow import _websocket, address, arguments
 from rxflow._settings import MOST_FILTERS, SILENCE, Settings, Will
+from rxflow.arguments import check_range
 from rxflow.errors import ConfigError
 from rxflow.log import tell
 from rxflow.topics import check_topic
@@ -57,16 +57,14 @@ class Connecting:
     def __post_init__(self) -> None:
         self._check_texts()
         place = address.parse(self.url, self.username, self.password)
-        if self.version not in {"auto", *address.VERSIONS}:
-            raise ConfigError(f"version: 'auto', '3.1.1' or '5', not {self.version!r}")
+        arguments.one_of("version", self.version, ("auto", *address.VERSIONS))
         if self.version != "auto" and place.version is None:
             place = replace(place, version=self.version)
         object.__setattr__(self, "place", place)
         check_range("keep_alive", self.keep_alive, 0, _LONGEST_KEEP_ALIVE)
-        check_range("drain_timeout", self.drain_timeout, 0, float("inf"))
-        for name in ("connect_timeout", "reconnect_timeout"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 0, float("inf"))
+        arguments.wait("drain_timeout", self.drain_timeout, is_none_fine=False)
+        arguments.wait("connect_timeout", self.connect_timeout)
+        arguments.wait("reconnect_timeout", self.reconnect_timeout)
         check_range("answer_timeout", self.answer_timeout, 0.1, _ONE_DAY)
         if self.client_id is not None:
             check_client_id(self.client_id)
@@ -78,25 +76,22 @@ class Connecting:
         self._check_headers()
 
     def _check_texts(self) -> None:
-        for name in ("url", "username", "password", "key_password"):
-            value = getattr(self, name)
-            if name == "password" and callable(value) and not iscoroutinefunction(value):
-                continue
-            if not isinstance(value, str) and (value is not None or name == "url"):
-                kinds = "a text, or a function that returns one" if name == "password" else "a text"
-                raise ConfigError(f"{name}: {kinds}, not a {_kind(value)}")
+        arguments.secret("url", self.url, is_none_fine=False)
+        for name in ("username", "key_password"):
+            arguments.secret(name, getattr(self, name))
+        if not callable(self.password) or iscoroutinefunction(self.password):
+            arguments.secret("password", self.password, or_else=" or a plain function to return it")
 
     def _check_tls(self) -> None:
         if self.tls is not None and not isinstance(cast("object", self.tls), ssl.SSLContext):
-            raise ConfigError(f"tls: an ssl.SSLContext, not {self.tls!r}")
+            arguments.refuse("tls", "an ssl.SSLContext or None", self.tls)
         given = [
             name for name in ("ca_file", "cert_file", "key_file") if getattr(self, name) is not None
         ]
         if self.tls and given:
             raise ConfigError(f"{given[0]}: a context of your own (tls=) has its files already")
         for name in given:
-            if not isinstance(getattr(self, name), str | Path):
-                raise ConfigError(f"{name}: a path, not {getattr(self, name)!r}")
+            arguments.path(name, getattr(self, name))
         if self.key_password is not None and self.cert_file is None:
             raise ConfigError("key_password: there is no key; give key_file and cert_file")
         if self.key_file is not None and self.cert_file is None:
@@ -115,16 +110,19 @@ class Connecting:
         if headers is None:
             return
         if not self.place.is_websocket:
-            raise ConfigError(f"headers: {self.place.scheme}:// has none; use ws:// or wss://")
+            scheme = self.place.scheme
+            raise ConfigError(f"headers must come with ws:// or wss://; {scheme}:// has none")
         if not isinstance(headers, Mapping):
-            raise ConfigError(f"headers: a mapping of names to values, not a {_kind(headers)}")
+            kind = type(headers).__name__
+            raise ConfigError(f"headers must be a mapping of names to values, not {kind}")
         for name, value in cast("Mapping[object, object]", headers).items():
             if not isinstance(name, str) or not _HEADER.fullmatch(name):
-                raise ConfigError(f"headers: {name!r} can't be the name of a header")
+                shown = arguments.shown(name)
+                raise ConfigError(f"headers must have names of headers: {shown} can't be the name")
             if name.lower() in _OWN_HEADERS or name.lower().startswith("sec-websocket-"):
-                raise ConfigError(f"headers: {name!r} belongs to the WebSocket itself")
+                raise ConfigError(f"headers must not have {name!r}: it belongs to the WebSocket")
             if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-                raise ConfigError(f"headers: {name!r}: the value is not a text of printable ASCII")
+                raise ConfigError(f"headers must have values of printable ASCII: not so {name!r}")
 
     def settings(  # noqa: PLR0913 (each is one fact)
         self,
@@ -199,23 +197,6 @@ def _is_missing() -> str:
     raise ValueError("the key is encrypted; give key_password=")
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Refuse a number out of bounds, or what is none; between whole bounds, one that is not whole.
-
-    Raises:
-        ConfigError: It names the argument, its bounds and the value.
-    """
-    is_whole = isinstance(least, int) and isinstance(most, int)
-    number = cast("Any", value)  # whatever the caller's types say
-    if not isinstance(number, int if is_whole else (int, float)) or not least <= number <= most:
-        kind = "a whole number " * is_whole
-        raise ConfigError(f"{name}: {kind}from {least:,} to {most:,}, not {value!r}")
-
-
 def check_client_id(client_id: str) -> None:
     """Refuse an id that no broker can take [MQTT-3.1.3-4].
 
@@ -227,8 +208,7 @@ def check_client_id(client_id: str) -> None:
         or not 1 <= len(client_id.encode(errors="replace")) <= 65_535  # noqa: PLR2004
         or not client_id.isprintable()
     ):
-        shown = repr(client_id)[:80]
-        raise ConfigError(f"client_id: 1 to 65,535 bytes of printable text, not {shown}")
+        arguments.refuse("client_id", "1 to 65,535 bytes of printable text", client_id)
 
 
 def check_publishable(topic: str) -> None:
@@ -237,26 +217,28 @@ def check_publishable(topic: str) -> None:
     Raises:
         ConfigError: It is empty, too long, has a wildcard, or is no text.
     """
-    if not isinstance(cast("object", topic), str):
-        raise ConfigError(f"topic: a text, not {topic!r}")
+    arguments.text("topic", topic)
     try:
         name = topic.encode()
         check_topic(name)
         if len(name) > _LONGEST_TOPIC:
             raise ValueError(f"{len(name):,} bytes are more than {_LONGEST_TOPIC:,}")  # noqa: TRY301
     except ValueError as error:
-        raise ConfigError(f"topic: {topic[:80]!r} can't be published to: {error}") from error
+        shown = arguments.shown(topic)
+        raise ConfigError(f"topic must be one to publish to, not {shown}: {error}") from error
 
 
 def _check_will(will: Will) -> None:
     if not isinstance(cast("object", will), Will):
-        raise ConfigError(f"will: a Will(topic, payload), not a {_kind(will)}")
+        arguments.refuse("will", "a Will(topic, payload) or None", will)
     try:
         check_publishable(will.topic)
-        check_range("qos", will.qos, 0, 2)
+        arguments.qos("qos", will.qos)
+        arguments.flag("retain", will.retain)
+        if not isinstance(cast("object", will.payload), bytes):
+            arguments.refuse("payload", "bytes", will.payload)
+        if len(will.payload) > _LONGEST_TOPIC:
+            text = f"payload must be at most 65,535 bytes, not {len(will.payload):,}"
+            raise ConfigError(text)  # noqa: TRY301 (as its neighbours do)
     except ConfigError as error:
         raise ConfigError(f"will: {error}") from error
-    if not isinstance(cast("object", will.payload), bytes):
-        raise ConfigError(f"will: payload: bytes, not {will.payload!r}")
-    if not isinstance(cast("object", will.retain), bool):
-        raise ConfigError(f"will: retain: True or False, not {will.retain!r}")

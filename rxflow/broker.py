@@ -20,7 +20,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, cast, final
 
-from rxflow import checks
+from rxflow import arguments
 from rxflow._forked import close_in_child, tell_in_child
 from rxflow.errors import ConfigError, ConnectError
 
@@ -54,12 +54,10 @@ class Broker:
         port: int = 0,
         host: str = "127.0.0.1",
     ) -> None:
-        checks.text("host", host)
-        checks.whole("port", port, 0, _LAST_PORT)
+        arguments.text("host", host)
+        arguments.whole("port", port, 0, _LAST_PORT)
         if host not in _HOSTS:
-            raise ConfigError(
-                f"host: the embedded broker listens on 127.0.0.1, ::1 or localhost, not on {host!r}"
-            )
+            arguments.refuse("host", "127.0.0.1, ::1 or localhost: this machine", host)
         if users is not None:
             _check_users(users)
         self._accounts = _Accounts(users)
@@ -160,12 +158,12 @@ class Broker:
 
 def _check_users(users: object) -> None:
     if not isinstance(users, Mapping):
-        raise ConfigError("users: must be passwords by username, such as {'name': 'password'}")
+        raise ConfigError("users must be passwords by username, such as {'name': 'password'}")
     if not users:
-        raise ConfigError("users: nobody could connect; leave it out to let anyone in")
+        raise ConfigError("users must have one user or more; leave it out to let anyone in")
     for name, password in cast("Mapping[Any, Any]", users).items():
         if not isinstance(name, str) or not isinstance(password, str):  # and shows no password
-            raise ConfigError("users: each username and each password must be a str")
+            raise ConfigError("users must have a str for each username and each password")
 
 
 _Serve = Callable[

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 
+from rxflow import arguments
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.operators import OPERATORS
@@ -116,9 +117,10 @@ def _flow(name: str, made: Observable[Any]) -> Flow[Any]:
 
 
 def _checked(name: str, sources: tuple[Any, ...]) -> tuple[Observable[Any], ...]:
+    names = "source and others" if name == "with_latest_from" else "sources"
     if not sources:
-        raise ConfigError(f"{name}: give one observable at least")
+        raise ConfigError(f"{names} of {name}() must be one Observable or more, not none")
     for source in sources:
         if not isinstance(source, Observable):
-            raise ConfigError(f"{name}: {source!r} is not an observable; give one per argument")
+            arguments.refuse(f"{names} of {name}()", "Observables", source)
     return sources

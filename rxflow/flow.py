@@ -13,13 +13,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from reactivex import ConnectableObservable, Observable, abc
+from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable
 from reactivex.internal import noop
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
+from rxflow import arguments
 from rxflow._surroundings import running_loop
 from rxflow.background import Bare
+from rxflow.errors import ConfigError
 from rxflow.operators import OPERATORS
+from rxflow.operators.checking import uncalled
 from rxflow.operators.operator import Operator, Stage, name_of
 from rxflow.operators.scope import scope_of, unscoped, within
 
@@ -61,6 +65,10 @@ class Flow(Fluent[T]):
         self, inner: Observable[T], *, label: str, operators: tuple[str, ...] = ()
     ) -> None:
         super().__init__()
+        arguments.observable("inner", inner)
+        arguments.text("label", label)
+        if not isinstance(cast("object", operators), tuple):
+            arguments.refuse("operators", "a tuple of labels", operators)
         self.label = label
         self.operators = operators
         self.inner = inner
@@ -89,6 +97,8 @@ class Flow(Fluent[T]):
             scheduler: Runs the timers of the whole pipeline.
         """
         own, scope = unscoped(scheduler), scope_of(scheduler)
+        if scope is None:  # it is the user's own
+            _check_subscription(on_next, on_error, on_completed, scheduler)
         loop = running_loop()
         if own and (loop or scope):
             return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
@@ -206,6 +216,7 @@ class Flow(Fluent[T]):
         """
         result: Any = self
         for operator in operators:
+            _check_operator(operator, result)
             if isinstance(result, Flow):
                 flow = cast("Flow[Any]", result)
                 # An operator that reactivex composes of others would name those.
@@ -276,6 +287,7 @@ class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[rep
 
     def auto_connect(self, subscriber_count: int = 1) -> Observable[A]:
         """Connect when so many have subscribed; with 0, at once."""
+        arguments.at_least(0, "subscriber_count", subscriber_count)
         if subscriber_count == 0:
             self.connect()
         made = self._connectable.auto_connect(subscriber_count)
@@ -283,6 +295,35 @@ class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[rep
         return Flow(made, label=self.label, operators=operators)
 
 
+def _check_subscription(on_next: Any, on_error: Any, on_completed: Any, scheduler: object) -> None:
+    if on_next is not None and not arguments.is_observer(on_next):
+        arguments.function("on_next", on_next, or_else=", or an observer: a sink that was made")
+    for name, value in (("on_error", on_error), ("on_completed", on_completed)):
+        if value is not None:
+            arguments.function(name, value)
+    if scheduler is not None and not isinstance(scheduler, abc.SchedulerBase):
+        arguments.refuse("scheduler", "a scheduler or None", scheduler)
+
+
+def _check_operator(operator: Any, source: Any) -> None:
+    """Refuse what is no operator, one that was not called, and one that has no stream to work on.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    arguments.operator("operators", operator)
+    if (name := _UNCALLED.get(id(operator))) is not None:
+        raise uncalled(name)
+    if isinstance(operator, Operator) and not isinstance(source, abc.ObservableBase):
+        raise ConfigError(
+            f"{operator.label} must follow an Observable; the operator before it makes a "
+            f"{type(source).__name__}"
+        )
+
+
+_UNCALLED: Final = {
+    id(make): name for name, ours in OPERATORS.items() for make in (ours, getattr(rx, name, ours))
+}
 _SELF: Final = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
 
 

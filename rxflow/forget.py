@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from rxflow import checks
+from rxflow import arguments
 from rxflow._client import Client
 from rxflow._compose import Connecting, check_client_id
 from rxflow._settings import Settings
@@ -51,7 +51,7 @@ def forget(
     """
     check_client_id(client_id)
     if path is not None:
-        path = checks.file_path("path", path)
+        path = arguments.file_path("path", path)
     connecting = _connecting(url, username, password, client_id)
     ids = ClientIds(path) if path else None
     kept = ids.of(connecting.place) if ids else []
@@ -80,7 +80,7 @@ def forget_kept(
         ConfigError, ConnectError: As `forget`.
         SinkError: The file can't be read, or is not one of ours.
     """
-    path = checks.file_path("path", path)
+    path = arguments.file_path("path", path)
     place = _connecting(url, username, password, None).place
     kept = [session.client_id for session in ClientIds(path).of(place)]
     return {

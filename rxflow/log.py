@@ -14,7 +14,7 @@ from typing import Final
 
 from loguru import logger
 
-from rxflow import checks
+from rxflow import arguments
 from rxflow.errors import ConfigError, RxflowWarning
 
 __all__ = ["PerSecond", "announce", "escaped", "log_to_terminal", "logger", "printable", "tell"]
@@ -72,12 +72,12 @@ class PerSecond:
     AT_MOST = 10
 
     def __init__(self, summary: str, *, level: str = "INFO") -> None:
-        checks.text("summary", summary, is_empty_fine=True)
-        checks.text("level", level)
+        arguments.text("summary", summary, is_empty_fine=True)
+        arguments.text("level", level)
         try:
             logger.level(level)
         except ValueError as error:
-            raise ConfigError(f"level={level!r}: {error}") from error
+            raise ConfigError(f"level must be one of the log: {error}") from error
         self._summary = summary
         self._level = level
         self._since = 0.0

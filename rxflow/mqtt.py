@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import reactivex
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
-from rxflow._compose import Connecting, VersionOrAuto, check_range
+from rxflow import arguments
+from rxflow._compose import Connecting, VersionOrAuto
 from rxflow._settings import MOST_FILTERS, SILENCE, Settings, Will
 from rxflow._source import Connected, Source, Subscription
 from rxflow._surroundings import running_loop
+from rxflow.arguments import check_range
 from rxflow.background import running_or_background_loop
 from rxflow.client_ids import ClientIds
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.log import logger, tell
 from rxflow.message import Message
-from rxflow.operators import arguments
 from rxflow.operators.scope import Scope, home, scope_of
 from rxflow.topics import check_filter, matcher, overlap
 
@@ -286,10 +287,10 @@ def _check_hook(on_connect: object) -> None:
 
 
 def _check_clean_start(clean_start: object, client_id: str | None) -> None:
-    if clean_start is not None and not isinstance(clean_start, bool):
-        raise ConfigError(f"clean_start: True, False or None, not {clean_start!r}")
+    if clean_start is not None:
+        arguments.one_of("clean_start", clean_start, (True, False, None))
     if clean_start is False and client_id is None:
-        raise ConfigError("clean_start=False: a session that is kept needs a client_id")
+        raise ConfigError("clean_start=False must come with a client_id: it names the session")
 
 
 def _is_rival(other: object, settings: Settings) -> bool:
@@ -304,21 +305,18 @@ def _is_rival(other: object, settings: Settings) -> bool:
 def _filters(topics: Iterable[Filter], qos: int) -> tuple[tuple[str, int], ...]:
     pairs = tuple(_pair(topic, qos) for topic in topics)
     if not pairs:
-        raise ConfigError("topics: at least one topic filter is needed, '#' for all")
+        raise ConfigError("topics must be one topic filter or more, '#' for all, not none")
     for name, each in pairs:
         check_filter(name)
-        if type(each) is not int or each not in {0, 1, 2}:
-            raise ConfigError(f"qos: 0, 1 or 2, not {each!r}, for {name!r}")
+        arguments.qos(f"topics: qos of {arguments.shown(name)}" if each is not qos else "qos", each)
     return pairs
 
 
 def _pair(topic: Any, qos: int) -> tuple[str, int]:
-    match topic:
-        case str():
-            return topic, qos
-        case (str() as name, each) if isinstance(topic, tuple):
-            return name, each
-        case _:
-            raise ConfigError(
-                f"topics: a filter, or a pair (filter, qos), as an argument each, not {topic!r}"
-            )
+    if isinstance(topic, str):
+        return topic, qos
+    is_pair = isinstance(topic, tuple) and len(cast("tuple[Any, ...]", topic)) == 2  # noqa: PLR2004
+    if not is_pair or not isinstance(topic[0], str):
+        right = "topic filters, or pairs (filter, qos), each an argument of its own"
+        arguments.refuse("topics", right, topic)
+    return cast("tuple[str, int]", topic)

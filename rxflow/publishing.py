@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from reactivex import abc
 
-from rxflow import codec
+from rxflow import arguments, codec
 from rxflow._client import Client
-from rxflow._compose import Connecting, VersionOrAuto, check_publishable, check_range
+from rxflow._compose import Connecting, VersionOrAuto, check_publishable
 from rxflow._forked import tell_in_child
 from rxflow._outbox import Outbox, Outgoing, head_of
 from rxflow._read_pass import soon
@@ -24,7 +24,7 @@ from rxflow._settings import SILENCE, Will
 from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
 from rxflow.delivery import Ledger, Token
-from rxflow.errors import ConfigError, RxflowError, SinkError
+from rxflow.errors import RxflowError, SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.rejection import rejection
@@ -126,13 +126,10 @@ class MqttSink(abc.ObserverBase[Any]):
             headers=headers,
         )
         self._place = self._connecting.place
-        if not callable(topic):
-            check_publishable(topic)
-        if not callable(qos):
-            _check_qos(qos)
-        if not callable(retain):
-            _check_retain(retain)
-        _check_rejected(rejected)
+        _check("topic", topic, check_publishable)
+        _check("qos", qos, _check_qos)
+        _check("retain", retain, _check_retain)
+        arguments.observer("rejected", rejected)
         self._topic = topic
         self._qos = qos
         self._retain = retain
@@ -313,7 +310,8 @@ class MqttSink(abc.ObserverBase[Any]):
             _check_qos(qos)
         if callable(retain):
             retain = retain(value)
-            _check_retain(retain)
+            if retain not in (True, False):  # 0 and 1 of a function are fine
+                _check_retain(retain)
             retain = bool(retain)
         if type(payload) is not bytes:
             is_raw = isinstance(payload, bytes | bytearray | memoryview)
@@ -723,21 +721,17 @@ def _disown(value: Any, failure: SinkError) -> None:
         token.fail(failure)
 
 
+def _check(name: str, value: Any, check: Callable[[Any], None]) -> None:
+    """A setting that may be a function of the item."""
+    if callable(value):
+        arguments.function(name, value)
+    else:
+        check(value)
+
+
 def _check_qos(qos: Any) -> None:
-    if isinstance(qos, bool):
-        raise ConfigError(f"qos: 0, 1 or 2, not {qos}")
-    check_range("qos", qos, 0, 2)
+    arguments.qos("qos", qos)
 
 
 def _check_retain(retain: Any) -> None:
-    if retain not in (True, False):
-        raise ConfigError(f"retain: True or False, not {retain!r}")
-
-
-def _check_rejected(rejected: Any) -> None:
-    methods = ("on_next", "on_error", "on_completed")
-    if rejected is not None and (
-        isinstance(rejected, type)
-        or not all(callable(getattr(rejected, method, None)) for method in methods)
-    ):
-        raise ConfigError(f"rejected: an observer, such as a JsonLinesSink, not {rejected!r}")
+    arguments.flag("retain", retain)

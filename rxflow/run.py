@@ -16,7 +16,7 @@ from reactivex import Observable, abc, typing
 from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxflow._compose import check_range
+from rxflow import arguments
 from rxflow._surroundings import surroundings_of
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal
@@ -136,7 +136,7 @@ def run(
     except RuntimeError:
         pass
     else:
-        raise ConfigError("run: an asyncio loop runs here; use `await run_async(...)`")
+        raise ConfigError("run(): an asyncio loop runs here; use `await run_async(...)`")
     one = _Run(
         pipelines, name, seconds, drain_timeout, needs_connection=needs_connection, is_program=log
     )
@@ -298,11 +298,11 @@ class _Run:
         self._pipelines = [
             _Pipeline(*pair, self._one_ended, self._abandon) for pair in _pairs(pipelines)
         ]
-        if seconds is not None:
-            check_range("seconds", seconds, 0, float("inf"))
-            if not seconds:
-                raise ConfigError("seconds: above 0, or None, not 0")
-        check_range("drain_timeout", drain_timeout, 0, float("inf"))
+        arguments.text("name", name)
+        arguments.wait("seconds", seconds, is_zero_fine=False)
+        arguments.wait("drain_timeout", drain_timeout, is_none_fine=False)
+        arguments.flag("needs_connection", needs_connection)
+        arguments.flag("log", is_program)
         self._name = name
         self._seconds = seconds
         self._drain_timeout = drain_timeout
@@ -644,24 +644,32 @@ def _pairs(pipelines: tuple[Any, ...]) -> list[tuple[Observable[Any], abc.Observ
     if len(pipelines) == 2 and isinstance(pipelines[0], Observable):  # noqa: PLR2004
         pipelines = (pipelines,)
     if not pipelines:
-        raise ConfigError("run: an observable and a sink are needed")
+        raise ConfigError("pipelines must be an observable and a sink: both are needed")
     for pair in pipelines:
         if (
             not isinstance(pair, tuple)
             or len(cast("tuple[Any, ...]", pair)) != 2  # noqa: PLR2004
             or not isinstance(pair[0], Observable)
-            or not _is_observer(cast("Any", pair[1]))
+            or not arguments.is_observer(cast("Any", pair[1]))
         ):
-            raise ConfigError(f"run: an observable and a sink, or pairs of them, not {pair!r}")
+            raise _no_pair(pipelines, pair)
     sinks = [id(sink) for _, sink in pipelines if isinstance(sink, ServiceSink)]
     if len(set(sinks)) < len(sinks):
-        raise ConfigError("run: two pipelines end in the same sink; merge() the observables")
+        raise ConfigError("run(): two pipelines end in the same sink; merge() the observables")
     return list(pipelines)
 
 
-def _is_observer(sink: Any) -> bool:
-    methods = ("on_next", "on_error", "on_completed")
-    return not isinstance(sink, type) and all(callable(getattr(sink, m, None)) for m in methods)
+def _no_pair(pipelines: tuple[Any, ...], wrong: Any) -> ConfigError:
+    """Of what is no pipeline; the text says which of the two it lacks."""
+    pair: Any = wrong if isinstance(wrong, tuple) else pipelines
+    right = "pipelines must be an observable and a sink, or pairs of them"
+    if len(pair) != 2:  # noqa: PLR2004
+        return ConfigError(f"{right}, not {arguments.shown(wrong)}")
+    observable, sink = pair
+    if not isinstance(observable, Observable):
+        return ConfigError(f"{right}; no Observable is {arguments.shown(observable)}")
+    made = " (make one)" * isinstance(sink, type)
+    return ConfigError(f"{right}; no sink is {arguments.shown(sink)}{made}")
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:

@@ -31,7 +31,7 @@ async def canary_later():
         ({"will": Will("a", qos=3)}, "will.*qos.*3"),
         ({"will": Will("a", payload="text")}, "will.*payload.*text"),
         ({"will": Will("a", retain="no")}, "will.*retain.*no"),
-        ({"will": {"topic": "a"}}, "will.*dict"),
+        ({"will": {"topic": "a"}}, "will must be a Will"),
         ({"username": "u", "password": canary_later}, "password.*function"),
         ({"password": lambda: "canary"}, "password.*username"),
         ({"headers": {"X-Token": "canary"}}, "headers.*ws://"),

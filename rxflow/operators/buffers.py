@@ -17,8 +17,8 @@ from reactivex import Observable, abc, compose, typing
 from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable
 
+from rxflow import arguments
 from rxflow.message import Batch, Message
-from rxflow.operators import arguments
 from rxflow.operators.holding import Holding
 from rxflow.operators.operator import lifted
 from rxflow.operators.timing import Spans, Timer

@@ -14,15 +14,19 @@ from typing import Any, Final, TypeAlias
 from reactivex import abc
 from reactivex.internal import is_future
 
-from rxflow.errors import ConfigError
-from rxflow.operators.arguments import (
+from rxflow.arguments import (
     at_least,
     at_least_one,
+    flag,
     function,
+    is_observer,
     observable,
     observer,
+    refuse,
     seconds,
+    text,
 )
+from rxflow.errors import ConfigError
 from rxflow.operators.setting_aside import noting
 
 Check: TypeAlias = Callable[[str, Any], object]
@@ -32,14 +36,20 @@ def anything(name: str, value: object) -> None:
     """Refuse nothing: it is a value for the stream, and None is one."""
 
 
+def _streaming(name: str, value: object) -> None:
+    function(name, value, is_stream_fine=True)
+
+
 def _function_or_streamed(name: str, value: Any) -> None:
-    if not callable(value) and not isinstance(value, Iterable):
-        _stream(name, value)
+    if callable(value):
+        _streaming(name, value)
+    elif not isinstance(value, Iterable | abc.ObservableBase) and not is_future(value):
+        refuse(name, "a function, an Observable, a future or an iterable", value)
 
 
 def _function_or_none(name: str, value: object) -> None:
     if value is not None:
-        function(name, value)
+        function(name, value, or_else=" or None")
 
 
 def _at_least_zero(name: str, value: Any) -> None:
@@ -54,17 +64,17 @@ def _time(name: str, value: Any) -> None:
     if not isinstance(value, datetime):
         _wait(name, value)
     elif value.tzinfo is None:
-        raise ConfigError(f"{name}={value!r}: must say its time zone, as datetime.now(UTC) does")
+        refuse(name, "a datetime with its time zone, such as datetime.now(UTC)", value)
 
 
 def _stream(name: str, value: Any) -> None:
-    if not is_future(value):
-        observable(name, value)
+    if not is_future(value) and not isinstance(value, abc.ObservableBase):
+        refuse(name, "an Observable or a future", value)
 
 
 def _stream_or_function(name: str, value: Any) -> None:
-    if not callable(value):
-        observable(name, value)
+    if not isinstance(value, abc.ObservableBase):
+        function(name, value, or_else=" or an Observable")
 
 
 def _stream_or_wait(name: str, value: Any) -> None:
@@ -73,41 +83,38 @@ def _stream_or_wait(name: str, value: Any) -> None:
 
 
 def _stream_or_iterable(name: str, value: Any) -> None:
-    if not isinstance(value, Iterable):
-        observable(name, value)
+    if not isinstance(value, Iterable) and not isinstance(value, abc.ObservableBase):
+        refuse(name, "an Observable or an iterable", value)
 
 
 def _iterable(name: str, value: Any) -> None:
     if not isinstance(value, Iterable):
-        raise ConfigError(f"{name}={value!r}: must be something to iterate over")
+        refuse(name, "an iterable", value)
 
 
 def _observer_or_function(name: str, value: Any) -> None:
-    if not callable(value):
-        observer(name, value)
+    if not is_observer(value):
+        function(name, value, or_else=" or an observer")
 
 
 def _scheduler(name: str, value: Any) -> None:
     if not isinstance(value, abc.SchedulerBase):
-        raise ConfigError(f"{name}={value!r}: must be a scheduler")
+        refuse(name, "a scheduler", value)
 
 
 def _subject(name: str, value: Any) -> None:
-    observable(name, value)
-    observer(name, value)
+    if not isinstance(value, abc.ObservableBase) or not is_observer(value):
+        refuse(name, "a Subject", value)
 
 
-def _kind(kind: type, text: str) -> Check:
-    def check(name: str, value: Any) -> None:
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ConfigError(f"{name}={value!r}: must be {text}")
-
-    return check
+def _whole(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        refuse(name, "a whole number", value)
 
 
-_whole: Final = _kind(int, "a whole number")
-_name: Final = _kind(str, "a name")
-_truth: Final = _kind(bool, "True or False")
+def _name(name: str, value: Any) -> None:
+    text(name, value)
+
 
 _BY_NAME: Final[dict[Check, tuple[str, ...]]] = {
     anything: ("default_value", "initial_value", "key", "seed", "value"),
@@ -130,13 +137,13 @@ _BY_NAME: Final[dict[Check, tuple[str, ...]]] = {
         "on_next",
         "predicate",
         "predicate_indexed",
-        "project",
         "right_duration_mapper",
         "subject_factory",
         "subject_mapper",
         "throttle_duration_mapper",
         "timeout_duration_mapper",
     ),
+    _streaming: ("project",),
     at_least_one: ("max_concurrent", "max_payload_bytes", "step"),
     _at_least_zero: ("buffer_size", "count", "index", "repeat_count", "retry_count", "skip"),
     _whole: ("start", "stop"),
@@ -151,7 +158,7 @@ _BY_NAME: Final[dict[Check, tuple[str, ...]]] = {
     _subject: ("subject",),
     observer: ("rejected",),
     _name: ("prop",),
-    _truth: ("exact_integers", "has_default", "inclusive"),
+    flag: ("exact_integers", "has_default", "inclusive"),
 }
 
 _CHECKS: Final = {name: check for check, names in _BY_NAME.items() for name in names}
@@ -161,8 +168,10 @@ _OWN: Final[dict[str, dict[str, Check]]] = {
     "buffer_with_time_or_count": {"count": at_least_one},
     "debounce": {"duetime": _wait},
     "do": {"on_next": _observer_or_function},
+    "expand": {"mapper": _streaming},
     "flat_map": {"mapper": _function_or_streamed},
     "flat_map_indexed": {"mapper_indexed": _function_or_streamed},
+    "flat_map_latest": {"mapper": _streaming},
     "group_by_until": {"element_mapper": _function_or_none},
     "sequence_equal": {"second": _stream_or_iterable},
     "start_with": {"args": anything},
@@ -175,12 +184,18 @@ _OWN: Final[dict[str, dict[str, Check]]] = {
 
 _CALLED: Final = {
     function,
+    _streaming,
     _function_or_none,
     _function_or_streamed,
     _observer_or_function,
     _stream_or_function,
 }
 _NAMES_ITSELF: Final = {"filter", "map"}
+
+
+def uncalled(operator: str) -> ConfigError:
+    """Of an operator that was put into a pipeline as it is, without its parentheses."""
+    return ConfigError(f"operators must be called: write ops.{operator}(...)")
 
 
 def check_of(operator: str, parameter: str) -> Check:
@@ -199,16 +214,28 @@ def checked(operator: str, make: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(make)
     def made(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{operator}(): {error}{_hint(operator, args)}") from None
         for name, value in bound.arguments.items():
             parameter = signature.parameters[name]
             if parameter.kind is parameter.VAR_POSITIONAL:
                 for each in value:
                     checks[name](name, each)
             elif value is not parameter.default:
-                checks[name](name, value)
+                try:
+                    checks[name](name, value)
+                except ConfigError as error:
+                    raise ConfigError(f"{error}{_hint(operator, args)}") from None
                 if checks[name] in _CALLED and callable(value) and operator not in _NAMES_ITSELF:
                     bound.arguments[name] = noting(value)
         return make(*bound.args, **bound.kwargs)
 
     return made
+
+
+def _hint(operator: str, args: tuple[Any, ...]) -> str:
+    """What is to be added where an operator stands in a pipeline without its parentheses."""
+    is_source = len(args) == 1 and isinstance(args[0], abc.ObservableBase)
+    return f". In a pipeline write ops.{operator}(...), with parentheses" if is_source else ""

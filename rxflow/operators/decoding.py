@@ -7,11 +7,10 @@ from typing import Any, Protocol, cast, overload
 
 from reactivex import Observable, abc
 
-from rxflow import codec
+from rxflow import arguments, codec
 from rxflow.errors import DecodeError
 from rxflow.log import printable
 from rxflow.message import Message
-from rxflow.operators import arguments
 from rxflow.operators.operator import swift
 from rxflow.operators.scope import scope_of
 from rxflow.operators.setting_aside import set_aside, topic_of

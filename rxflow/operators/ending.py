@@ -20,7 +20,7 @@ from reactivex.internal import (
 )
 from reactivex.scheduler import TimeoutScheduler
 
-from rxflow.operators import arguments
+from rxflow import arguments
 from rxflow.operators.operator import lifted
 from rxflow.operators.scope import Scope, scope_of, within
 

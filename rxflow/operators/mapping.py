@@ -11,8 +11,8 @@ from reactivex import operators as rx
 from reactivex.operators._timeinterval import TimeInterval
 from reactivex.operators._timestamp import Timestamp
 
+from rxflow import arguments
 from rxflow.message import Batch, Message
-from rxflow.operators import arguments
 from rxflow.operators.envelope import CARRIERS, enveloped, payload_of
 from rxflow.operators.operator import Made, Same, swift
 from rxflow.operators.scope import scope_of

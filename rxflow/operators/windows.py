@@ -16,7 +16,7 @@ from reactivex import Observable, abc, compose, typing
 from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable
 
-from rxflow.operators import arguments
+from rxflow import arguments
 from rxflow.operators.holding import Gated, Holding
 from rxflow.operators.operator import lifted
 from rxflow.operators.scope import scope_of

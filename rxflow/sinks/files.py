@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from reactivex import abc
 
-from rxflow import checks, codec
+from rxflow import arguments, codec
 from rxflow.errors import ConfigError
 from rxflow.sinks.durable import DurableFile, Existing
 from rxflow.sinks.layout import ARRAY, LINES, Layout
@@ -85,25 +85,26 @@ def _file(
     """
     if sys.platform == "win32":
         raise ConfigError("rxflow's files need Linux or macOS. On Windows, run it under WSL.")
-    file = checks.file_path("path", path)
-    checks.one_of("existing", existing, get_args(Existing))
+    file = arguments.file_path("path", path)
+    arguments.one_of("existing", existing, get_args(Existing))
     if mode is not None and (type(mode) is not int or mode not in _PERMISSIONS):
-        raise ConfigError(f"mode={mode!r}: use permission bits like 0o640")
+        arguments.refuse("mode", "permission bits, such as 0o640", mode)
     if mode is not None and mode & _OWNER != _OWNER:
-        raise ConfigError(f"mode=0o{mode:o}: its owner could not open it again; use one like 0o640")
+        text = "permission bits with which its owner can open it again, such as 0o640"
+        raise ConfigError(f"mode must be {text}, not 0o{mode:o}")
     return DurableFile(file, layout, existing, mode)
 
 
 def _observer(
     rejected: abc.ObserverBase[Any] | None, file: DurableFile
 ) -> abc.ObserverBase[Any] | None:
-    checks.observer("rejected", rejected)
+    arguments.observer("rejected", rejected)
     if getattr(rejected, "path", None) == file.path:
-        raise ConfigError(f"rejected={str(file.path)!r}: it needs a file of its own")
+        raise ConfigError(f"rejected must have a file of its own, not {str(file.path)!r} too")
     return rejected
 
 
 def _default(default: codec.Default | None) -> codec.Default | None:
     if default is not None:
-        checks.function("default", default)
+        arguments.function("default", default)
     return default

@@ -13,7 +13,7 @@ from typing import Any, Final, Self, cast
 
 from reactivex import abc
 
-from rxflow import checks, codec
+from rxflow import arguments, codec
 from rxflow._disk import HANGS, PATIENCE, lasting
 from rxflow._read_pass import on_its_way
 from rxflow.delivery import Token
@@ -103,7 +103,7 @@ class FileSink(abc.ObserverBase[Any]):
 
     @max_queued.setter
     def max_queued(self, rows: int) -> None:
-        checks.whole("max_queued", rows, 1)
+        arguments.whole("max_queued", rows, 1)
         self._group.max_queued = rows
 
     # -- items ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rxflow import checks, codec
+from rxflow import arguments, codec
 from rxflow.errors import SinkError
 from rxflow.log import escaped
 from rxflow.sinks.layout import ARRAY, LINES, Layout
@@ -30,7 +30,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Any]:
         SinkError: At the first row: there is no such file. On the way: it is not a file of such a
             sink, or damaged.
     """
-    return _rows(checks.file_path("path", path))
+    return _rows(arguments.file_path("path", path))
 
 
 def _rows(named: Path) -> Iterator[Any]:

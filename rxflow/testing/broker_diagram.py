@@ -21,12 +21,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
 from reactivex import Observable, abc
 
-from rxflow import codec
+from rxflow import arguments, codec
 from rxflow._surroundings import running_loop
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
@@ -81,6 +81,10 @@ class _OnLoop(Observable[Message[bytes]]):
                 "in an async test too: marbles.run(run_async(...)), without await"
             )
         return self._inner._subscribe_core(observer, scheduler)  # noqa: SLF001
+
+
+def _is_pair(topic: object) -> bool:
+    return isinstance(topic, tuple) and len(cast("tuple[Any, ...]", topic)) == 2  # noqa: PLR2004
 
 
 class DiagramBroker:
@@ -190,7 +194,7 @@ class DiagramBroker:
         `client_id=None` the session is clean.
         """
         default = settings.get("qos", 1)
-        if any(default if isinstance(topic, str) else topic[1] for topic in topics):
+        if any(topic[1] if _is_pair(topic) else default for topic in topics):
             self._clients += 1
             settings.setdefault("client_id", f"diagram-{self._clients}")
         try:
@@ -209,6 +213,7 @@ class DiagramBroker:
         Raises:
             DiagramError: No lane has this topic.
         """
+        arguments.text("topic", topic)
         self._debt.pay()
         topics = [lane.topic for lane in self._lanes if lane.topic != CONNECTION]
         if topic not in topics:

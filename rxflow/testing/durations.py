@@ -53,13 +53,16 @@ def nanoseconds(text: str | int, name: str = "duration") -> int:
     Raises:
         DiagramError: It is no duration, or finer than a microsecond.
     """
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool):
+        if text < 0:
+            raise DiagramError(f"{name} must be 0 or more nanoseconds, not {text}")
         if text % MICROSECOND:
-            raise DiagramError(f"{name}: {text}ns is finer than 1us")
+            raise DiagramError(f"{name} must be whole microseconds, not {text}ns")
         return text
-    match = _DURATION.fullmatch(text.strip())
+    given: object = text
+    match = _DURATION.fullmatch(given.strip()) if isinstance(given, str) else None
     if match is None:
-        raise DiagramError(f"{name}: a duration like '10ms' or '1.5s', not {text!r}")
+        raise DiagramError(f"{name} must be a duration, such as '10ms' or '1.5s', not {text!r}")
     return from_parts(match["number"], match["unit"])
 
 

@@ -20,10 +20,11 @@ import inspect
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from reactivex import Observable, abc
 
+from rxflow import arguments
 from rxflow.testing.broker_diagram import DiagramBroker
 from rxflow.testing.diagram import Diagram
 from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds, written
@@ -109,6 +110,7 @@ class Marbles:
         Raises:
             DiagramError: The diagram is wrong.
         """
+        _check_source(text, name, error)
         diagram = parse(text, frame=self._frame, values=values, error=_made(error), role="hot")
         list(spans_in(diagram))
         if self.time.is_running:
@@ -119,12 +121,14 @@ class Marbles:
         self, text: str, *, name: str | None = None, error: Error | None = None, **values: Any
     ) -> Source:
         """A source that plays from its beginning for each subscription. Arguments as of `hot`."""
+        _check_source(text, name, error)
         diagram = parse(text, frame=self._frame, values=values, error=_made(error), role="cold")
         return self._source(Cold(diagram, self._name(name or "cold"), self.time))
 
     def at(self, time: str, function: Callable[[], object]) -> None:
         """Call a function at a time of the next check, like `"3s"`; what it raises, that raises."""
-        call = Call(nanoseconds(time, "at"), function, self.time, self._pending)
+        arguments.function("function", function)
+        call = Call(nanoseconds(time, "time"), function, self.time, self._pending)
         self._calls.append(call)
         self._parts.append(call)
 
@@ -139,6 +143,7 @@ class Marbles:
         Raises:
             DiagramError: A lane is wrong.
         """
+        arguments.text("text", text, is_empty_fine=True)
         frame = self._frame if frame is None else frame
         broker = DiagramBroker(
             self.scheduler.loop,
@@ -170,6 +175,8 @@ class Marbles:
         Raises:
             DiagramError: The diagram is wrong.
         """
+        arguments.text("disk", disk, is_empty_fine=True)
+        arguments.observer("rejected", rejected)
         frame = self._frame if frame is None else frame
         loop = self.scheduler.loop
         sink = DiagramSink(
@@ -193,6 +200,7 @@ class Marbles:
         Raises:
             DiagramError: `subs` is no diagram of one subscription.
         """
+        arguments.observable("observable", observable)
         observation = Observation(observable, self._span(subs), self.time, self._pending)
         self._waiting.append(observation)
         return Observed(observation, self)
@@ -221,6 +229,9 @@ class Marbles:
             DiagramError: A diagram is wrong.
         """
         __tracebackhide__ = True
+        _check_error(error)
+        if not isinstance(cast("object", expected), str | Diagram):
+            arguments.refuse("expected", "a diagram", expected)
         if isinstance(expected, str):
             expected = parse(
                 expected, frame=self._frame, values=values, error=error, role="expected"
@@ -252,7 +263,7 @@ class Marbles:
         """
         __tracebackhide__ = True
         if not inspect.iscoroutine(coroutine):
-            raise DiagramError(f"run: a coroutine, as main() is, not {coroutine!r}")
+            arguments.refuse("coroutine", "a coroutine, as main() is", coroutine)
         try:
             self.settle()
             self._refuse_if_playing()
@@ -386,6 +397,7 @@ class Marbles:
     def _span(self, subs: str | None) -> Span | None:
         if subs is None:
             return None
+        arguments.text("subs", subs)
         spans = list(spans_in(parse(subs, frame=self._frame, role="marks")))
         if len(spans) != 1:
             raise DiagramError(f"subs: one ^ and at most one !, not {subs!r}")
@@ -479,6 +491,19 @@ def _endless(end: int) -> str:
         f"nothing differs, but at {written(end)} something is still to come: end the diagram in "
         "..., give the pipeline an end, or Marbles (or its marker) a limit="
     )
+
+
+def _check_source(text: object, name: object, error: object) -> None:
+    arguments.text("text", text, is_empty_fine=True)
+    if name is not None:
+        arguments.text("name", name)
+    _check_error(error)
+
+
+def _check_error(error: object) -> None:
+    is_class = isinstance(error, type) and issubclass(error, BaseException)
+    if error is not None and not is_class and not isinstance(error, BaseException):
+        arguments.refuse("error", "an exception or a class of them", error)
 
 
 def _made(error: Error | None) -> BaseException | None:

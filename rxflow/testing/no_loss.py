@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from rxflow import checks
-from rxflow.errors import ConfigError, SinkError
+from rxflow import arguments
+from rxflow.errors import SinkError
 from rxflow.publishing import MqttSink
 from rxflow.sinks.reading import read_rows
 from rxflow.testing.publisher import NumberedPublisher
@@ -137,23 +137,23 @@ def assert_no_loss(  # noqa: PLR0913 (a trial has as many conditions)
         ConfigError: An argument is wrong; before anything is started.
         SinkError: The publisher could not publish.
     """
-    place = checks.file_path("path", path)
+    place = arguments.file_path("path", path)
     _check_command(command)
-    for name, value in (("url", url), ("topic", topic)):
-        checks.text(name, value)
-    checks.whole("qos", qos, 1, 2)
-    checks.whole("kills", kills, 0)
+    arguments.secret("url", url, is_none_fine=False)
+    arguments.text("topic", topic)
+    arguments.whole("qos", qos, 1, 2)
+    arguments.whole("kills", kills, 0)
     _check_pause(seconds_between_kills)
-    checks.one_of("stop_signal", stop_signal, list(signal.Signals))
-    for name, value in (("rate", rate), ("patience", patience)):
-        checks.more_than_0(name, value)
+    arguments.one_of("stop_signal", stop_signal, list(signal.Signals))
+    arguments.more_than_0("rate", rate)
+    arguments.wait("patience", patience, is_zero_fine=False, is_none_fine=False)
     if seed is not None:
-        checks.whole("seed", seed, 0)
+        arguments.whole("seed", seed, 0)
     for name, value in (("payload", payload), ("number", number), ("read", read)):
         if value is not None:
-            checks.function(name, value)
+            arguments.function(name, value)
     for name, value in (("exactly_once", exactly_once), ("in_order", in_order)):
-        checks.flag(name, value)
+        arguments.flag(name, value)
     MqttSink(url, topic=topic, qos=qos, **publisher)  # which checks its own; it is not opened
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     stored = _Stored(place, number or _number, read)
@@ -190,22 +190,22 @@ def assert_no_loss(  # noqa: PLR0913 (a trial has as many conditions)
 
 def _check_command(command: object) -> None:
     if isinstance(command, str | os.PathLike):
-        checks.file_path("command", command)
+        arguments.file_path("command", command)
         return
     parts: Any = command
     is_list = isinstance(command, list | tuple) and bool(parts)
-    if not callable(command) and not (
-        is_list and all(isinstance(part, str | os.PathLike) for part in parts)
-    ):
-        text = "must be a script, a list of arguments, or a function that makes one"
-        raise ConfigError(f"command={command!r}: {text}")
+    if callable(command):
+        arguments.function("command", command)
+    elif not (is_list and all(isinstance(part, str | os.PathLike) for part in parts)):
+        right = "a script, a list of arguments, or a function that makes one"
+        arguments.refuse("command", right, command)
 
 
 def _check_pause(pause: object) -> None:
     bounds: Any = pause
     is_pair = isinstance(pause, tuple | list) and len(bounds) == 2  # noqa: PLR2004
-    if not (is_pair and all(map(checks.is_number, bounds)) and 0 <= bounds[0] <= bounds[1]):
-        raise ConfigError(f"seconds_between_kills={pause!r}: must be the least and the most")
+    if not (is_pair and all(map(arguments.is_number, bounds)) and 0 <= bounds[0] <= bounds[1]):
+        arguments.refuse("seconds_between_kills", "a pair, the least and the most", pause)
 
 
 def _wrong(outcome: Outcome, *, exactly_once: bool, in_order: bool) -> list[str]:

@@ -24,6 +24,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from rxflow import arguments
 from rxflow.testing.diagram import Diagram
 from rxflow.testing.durations import PATTERN, DiagramError, from_parts, nanoseconds, written
 from rxflow.testing.events import Event, Kind
@@ -90,6 +91,7 @@ def parse(  # noqa: PLR0913 (all but the text by name)
         if len(key) != 1 or not is_key(key):
             what = named(key) if len(key) == 1 else repr(key)
             raise DiagramError(f"a key is one character, and none of -|#?^!().@,; or space: {what}")
+    arguments.text("a diagram", text, is_empty_fine=True)
     parser = _Parser(text, step, values or {}, error, role)
     diagram = parser.parsed()
     if not has_shared_values:

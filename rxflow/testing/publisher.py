@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
+from rxflow import arguments
 from rxflow.delivery import Ledger
 from rxflow.message import Message
 from rxflow.publishing import MqttSink
@@ -64,6 +65,13 @@ class NumberedPublisher:
         most: int | None = None,
         **settings: Any,
     ) -> None:
+        arguments.text("topic", topic)
+        arguments.function("payload", payload)
+        arguments.check_range("first", first, -(1 << 63), 1 << 63)
+        arguments.more_than_0("rate", rate)
+        if most is not None:
+            arguments.check_range("most", most, 0)
+        MqttSink(url, topic=topic, **settings)  # which checks its own; it is not opened
         self.rate = rate
         self.published = 0
         self.acknowledged: list[int] = []

@@ -66,7 +66,7 @@ def test_a_bad_argument_is_refused_at_call_time(name, parameter):
         return
     bad = [object(), -1, float("nan")] if not is_fine(check, -1) else [object()]
     for value in bad:
-        with pytest.raises(ConfigError, match=f"{parameter}="):
+        with pytest.raises(ConfigError, match=rf"\b{parameter} must be"):
             called_with(name, parameter, value)
 
 

@@ -94,12 +94,12 @@ def test_a_batch_that_is_returned_is_passed_on_as_it_is():
 
 @pytest.mark.parametrize("bad", [3, "name", []])
 def test_what_cannot_be_called_is_refused_at_call_time(bad):
-    with pytest.raises(ConfigError, match="mapper="):
+    with pytest.raises(ConfigError, match="mapper must be"):
         ops.map(bad)
 
 
 def test_a_rejected_that_is_no_observer_is_refused_at_call_time():
-    with pytest.raises(ConfigError, match="rejected="):
+    with pytest.raises(ConfigError, match="rejected must be"):
         ops.map(len, rejected=len)
 
 
