@@ -20,7 +20,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow import arguments
 from rxflow._surroundings import running_loop
-from rxflow.background import Bare
+from rxflow.background import Bare, background
 from rxflow.errors import ConfigError
 from rxflow.operators import OPERATORS
 from rxflow.operators.checking import uncalled
@@ -92,13 +92,16 @@ class Flow(Fluent[T]):
 
         Args:
             on_next: An observer, or a function for each item.
-            on_error: A function for the error.
+            on_error: A function for the error. Without it, and without an observer, asyncio's
+                handler of exceptions gets it: it is logged with its traceback.
             on_completed: A function for the end.
             scheduler: Runs the timers of the whole pipeline.
         """
         own, scope = unscoped(scheduler), scope_of(scheduler)
         if scope is None:  # it is the user's own
             _check_subscription(on_next, on_error, on_completed, scheduler)
+            if on_error is None and not arguments.is_observer(on_next):
+                return self._subscribe_untold(on_next, on_completed, scheduler)
         loop = running_loop()
         if own and (loop or scope):
             return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
@@ -107,6 +110,31 @@ class Flow(Fluent[T]):
             return super().subscribe(on_next, on_error, on_completed, scheduler=here)
         bare = Bare(scope)
         return bare.subscribe(super().subscribe, on_next, on_error, on_completed, own)
+
+    def _subscribe_untold(
+        self, on_next: Any, on_completed: Any, scheduler: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        """Nobody takes the error: the caller, or else asyncio, is told, as of a callback's."""
+        errors: list[Exception] = []
+        is_subscribed = False
+
+        def tell(error: Exception) -> None:
+            loop = running_loop() or background().loop
+            text = f"{self}: failed, and subscribe was given no on_error"
+            loop.call_exception_handler({"message": text, "exception": error})
+
+        def on_error(error: Exception) -> None:
+            if is_subscribed:
+                tell(error)
+            else:
+                errors.append(error)
+                raise error  # operators in between may swallow it
+
+        subscription = self.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        is_subscribed = True
+        for error in errors:
+            tell(error)
+        return subscription
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None

@@ -24,16 +24,24 @@ _SHOWN: Final = 200
 
 def printable(text: object) -> str:
     """A text from outside, safe for one line of a log: escaped and cut to 200 characters."""
-    shown = str(text)
+    shown = _words(text)
     return escaped(shown[:_SHOWN]) + "…" * (len(shown) > _SHOWN)
 
 
 def escaped(text: object) -> str:
     """The whole text on one line: an error, whose last words say what to do, or a path."""
-    shown = str(text)
+    shown = _words(text)
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def _words(text: object) -> str:
+    """What a text, or an error of a user's class, says; also where its `__str__` raises."""
+    try:
+        return str(text)
+    except Exception:  # noqa: BLE001 (it must not hide what is being told)
+        return f"a {type(text).__name__} without words"
 
 
 def tell(text: str, *, is_program: bool, depth: int = 0) -> None:

@@ -303,7 +303,7 @@ class _Run:
         arguments.wait("drain_timeout", drain_timeout, is_none_fine=False)
         arguments.flag("needs_connection", needs_connection)
         arguments.flag("log", is_program)
-        self._name = name
+        self._name = escaped(name)
         self._seconds = seconds
         self._drain_timeout = drain_timeout
         self._scope = Scope()
@@ -360,6 +360,8 @@ class _Run:
                     self._miss_connections()
                     report = self._report(loop.time() - began)
                     self._tell(report, interruption or self._error)
+        if isinstance(self._error, StopIteration):  # which no coroutine can raise
+            raise RxflowError("a function of the pipeline raised StopIteration") from self._error
         if self._error is not None:
             raise self._error
         return report
