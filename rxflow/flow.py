@@ -66,7 +66,7 @@ class Flow(Fluent[T]):
     ) -> None:
         super().__init__()
         arguments.observable("inner", inner)
-        arguments.text("label", label)
+        arguments.text("label", label, is_empty_fine=True)
         if not isinstance(cast("object", operators), tuple):
             arguments.refuse("operators", "a tuple of labels", operators)
         self.label = label

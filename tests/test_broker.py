@@ -127,12 +127,12 @@ def test_any_other_host_is_refused(host):
 
 @pytest.mark.parametrize("port", [-1, 65_536])
 def test_an_impossible_port_is_refused(port):
-    with pytest.raises(ConfigError, match=f"port={port}"):
+    with pytest.raises(ConfigError, match=f"port must be.*{port}"):
         Broker(port=port)
 
 
 def test_users_without_a_user_are_refused():
-    with pytest.raises(ConfigError, match="users: "):
+    with pytest.raises(ConfigError, match="users must"):
         Broker(users={})
 
 

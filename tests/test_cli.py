@@ -177,7 +177,7 @@ def test_wrong_usage_is_exit_2_and_names_the_argument(arguments, named, capsys):
 
 def test_a_path_that_names_no_file_is_exit_2(capsys):
     assert main(["demo", "--out", ""]) == USAGE
-    assert "does not name a file" in capsys.readouterr().err
+    assert "path must be" in capsys.readouterr().err
 
 
 def complaint(log):

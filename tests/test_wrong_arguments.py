@@ -195,7 +195,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "Connected": {"session_present": DATA, "reconnects": DATA},
     "ConnectError": {"text": OURS, "reason_code": OURS},
     "DecodeError": {"text": OURS, "topic": OURS},
-    "Flow": {"inner": [None, *OBSERVABLE], "label": NAMED, "operators": [None, "map", ["map"], 5]},
+    "Flow": {"inner": [None, *OBSERVABLE], "label": TEXT, "operators": [None, "map", ["map"], 5]},
     "Flow.subscribe": SUBSCRIBE,
     "Flow.pipe": {
         "operators": [(each,) for each in (None, 5, "map", NEVER, [len], Subject(), JsonSink)]

@@ -113,20 +113,12 @@ class Observation:
 
 
 class Call:
-    """What `at` was given.
-
-    Raises:
-        DiagramError: At call time, when it can't be called.
-    """
+    """What `at` was given."""
 
     def __init__(
         self, when: int, function: Callable[[], object], time: VirtualTime, pending: Pending
     ) -> None:
         self._name = f"at({written(when)!r})"
-        if not callable(function):
-            raise DiagramError(f"{self._name}: a function to call then, not {function!r}")
-        if inspect.iscoroutinefunction(function):
-            raise DiagramError(f"{self._name}: {_ASYNC}")
         place, name = Place.of_caller(), self._name
         self.length = when
         self.has_come = False

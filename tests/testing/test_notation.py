@@ -189,10 +189,10 @@ def test_a_key_is_one_character_that_means_nothing_else(key):
     [
         (0, "frame: longer than nothing, not 0"),
         ("0s", "frame: longer than nothing, not '0s'"),
-        (1, "frame: 1ns is finer than 1us"),
+        (1, "frame must be whole microseconds, not 1ns"),
         ("0.1us", "0.1us is finer than 1us"),
-        ("10", "frame: a duration like '10ms' or '1.5s', not '10'"),
-        ("-1s", "frame: a duration like '10ms' or '1.5s', not '-1s'"),
+        ("10", "frame must be a duration, such as '10ms' or '1.5s', not '10'"),
+        ("-1s", "frame must be a duration, such as '10ms' or '1.5s', not '-1s'"),
     ],
 )
 def test_a_frame_is_a_duration(frame, what):

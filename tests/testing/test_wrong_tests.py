@@ -403,7 +403,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
             marbles.at("1s", call)
             marbles.check(marbles.cold("--a"), "--a")
         """,
-        "nobody would await an async function",
+        "nothing would await it",
         """
         def test(marbles):
             async def call():
@@ -431,7 +431,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         def test(marbles):
             marbles.at("1s", print())
         """,
-        "at('1s'): a function to call then, not None",
+        "function must be a function, not None",
         """
         def test(marbles):
             marbles.at("1s", print)
@@ -445,7 +445,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
                 raise KeyError
             marbles.run(main)
         """,
-        "run: a coroutine, as main() is, not <function",
+        "coroutine must be a coroutine, as main() is, not ",
         """
         def test(marbles):
             async def main():
