@@ -120,7 +120,7 @@ class Flow(Fluent[T]):
 
         def tell(error: Exception) -> None:
             loop = running_loop() or background().loop
-            text = f"{self}: failed, and subscribe was given no on_error"
+            text = f"the error of a stream was not handled; give subscribe an on_error: {self}"
             loop.call_exception_handler({"message": text, "exception": error})
 
         def on_error(error: Exception) -> None:
