@@ -20,12 +20,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import reactivex
+from reactivex.scheduler import NewThreadScheduler
 from reactivex.subject import Subject
 
 import rxflow
@@ -240,6 +242,10 @@ class Kit:
         return self._request.getfixturevalue("mqtt_broker").url.replace(
             "//", "//wiredflow:wiredflow@"
         )
+
+    @property
+    def tls(self) -> Any:
+        return self._request.getfixturevalue("mosquitto_tls")
 
     @property
     def marbles(self) -> Any:
@@ -529,6 +535,33 @@ FAILING: dict[str, tuple[Callable[[Kit], object], type[BaseException], str]] = {
         ConfigError,
         "ca.pem",
     ),
+    "a certificate of nobody that is trusted": (
+        lambda kit: quiet(from_mqtt(kit.tls.tls_url, "a", connect_timeout=0), JsonSink(kit.path)),
+        ConnectError,
+        "certificate",
+    ),
+    "no TLS where the broker has nothing else": (
+        lambda kit: quiet(
+            from_mqtt(f"mqtt://127.0.0.1:{kit.tls.tls_port}", "a", connect_timeout=0),
+            JsonSink(kit.path),
+        ),
+        ConnectError,
+        "clos|lost|reset|TLS",
+    ),
+    "sys.exit in on_connect": (
+        lambda kit: quiet(
+            from_mqtt(kit.url, "a", on_connect=lambda _: sys.exit(3)), JsonSink(kit.path)
+        ),
+        SystemExit,
+        "3",
+    ),
+    "run in on_connect": (
+        lambda kit: quiet(
+            from_mqtt(kit.url, "a", on_connect=lambda _: kit.store(1)), JsonSink(kit.path)
+        ),
+        ConfigError,
+        "await run_async",
+    ),
     "an error in on_connect": (
         lambda kit: quiet(from_mqtt(kit.url, "a", on_connect=boom), JsonSink(kit.path)),
         OSError,
@@ -672,11 +705,67 @@ FINE: dict[str, tuple[Callable[[Kit], object], object]] = {
         lambda kit: kit.in_virtual_time(ops.map(lambda m: Message(m.topic, m.payload)))[2],
         ["a", "b"],
     ),
+    "a task in flat_map": (lambda kit: kit.store(1, by=[ops.flat_map(task)]), [2]),
+    "a future of a thread pool in flat_map": (lambda kit: pooled(kit), [2]),
+    "a generator function in flat_map": (
+        lambda kit: kit.store(2, by=[ops.flat_map(lambda n: (n for _ in range(n)))]),
+        [2, 2],
+    ),
+    "a scheduler of threads for a bare subscribe": (lambda kit: on_a_thread(kit), [b"1"]),
+    "one source in two loops, one after the other": (
+        lambda kit: [asyncio.run(for_a_while(source)) for source in [NEVER] * 2],
+        [0, 0],
+    ),
+    "a queue between a thread and a pipeline": (lambda kit: from_a_thread(kit), [0, 1, 2]),
     "everything is filtered": (lambda kit: counts(kit, ops.filter(lambda _: False)), (2, 0, 2, 0)),
     "an error after the first": (lambda kit: after_an_error(kit), (["a"], ["a"])),
     "publishing from threads without a loop": (lambda kit: published_from_threads(kit), 8),
     "a pipeline that feeds itself": (lambda kit: fed_back(kit), True),
 }
+
+
+def task(n):
+    async def next_one():
+        return n + 1
+
+    return asyncio.ensure_future(next_one())
+
+
+def pooled(kit):
+    with ThreadPoolExecutor(1) as pool:
+        return kit.store(1, by=[ops.flat_map(lambda n: pool.submit(lambda: n + 1))])
+
+
+def on_a_thread(kit):
+    seen, ended = [], threading.Event()
+    quiet(reactivex.of(b"1"), MqttSink(kit.url, topic="a", retain=True))
+    from_mqtt(kit.url, "a").pipe(ops.first()).subscribe(
+        lambda m: seen.append(m.payload), print, ended.set, scheduler=NewThreadScheduler()
+    )
+    assert ended.wait(HANGS)
+    return seen
+
+
+async def for_a_while(source):
+    report = await run_async(source, rxflow.JsonSink("while.json"), seconds=0.05, log=False)
+    return report.stored
+
+
+def from_a_thread(kit):
+    subject = Subject()
+
+    def give():
+        for n in range(3):
+            subject.on_next(n)
+        subject.on_completed()
+
+    def begin(observer, scheduler=None):
+        subscription = subject.subscribe(observer)
+        threading.Thread(target=give).start()
+        return subscription
+
+    quiet(reactivex.create(begin), JsonSink(kit.path))
+    return list(read_rows(kit.path))
 
 
 def changed_afterwards(kit):
