@@ -22,8 +22,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from queue import Empty, Queue
+from typing import Any, NamedTuple
 
 import pytest
 import reactivex
@@ -383,6 +385,19 @@ FAILING: dict[str, tuple[Callable[[Kit], object], type[BaseException], str]] = {
     # What JSON doesn't hold.
     "bytes that are no JSON": (lambda kit: kit.store(b"\xff\x00"), SinkError, "JSON"),
     "a lone surrogate": (lambda kit: kit.store("\ud800"), SinkError, "surrogate|UTF-8|utf-8"),
+    "a complex number": (lambda kit: kit.store(1j), SinkError, "complex.*rejected="),
+    "an error as a value": (lambda kit: kit.store(OSError("x")), SinkError, "OSError.*Map it"),
+    "asyncio.run in a mapper": (
+        lambda kit: kit.store(1, by=[ops.map(nested)]),
+        RuntimeError,
+        "running event loop",
+    ),
+    "a full disk": (lambda kit: on_a_disk(kit, "xxxxxxxx"), SinkError, "space"),
+    "a queue that is full": (
+        lambda kit: kit.store(1, by=[ops.map(lambda _: Queue(0).get_nowait())]),
+        Empty,
+        "",
+    ),
     "an object": (lambda kit: kit.store(object()), SinkError, "object"),
     "a function": (lambda kit: kit.store(len), SinkError, "builtin|function"),
     "a generator": (lambda kit: kit.store(many()), SinkError, "generator"),
@@ -597,6 +612,23 @@ FAILING: dict[str, tuple[Callable[[Kit], object], type[BaseException], str]] = {
 HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
 
 
+def nested(_):
+    made = later()
+    try:
+        asyncio.run(made)
+    finally:
+        made.close()
+
+
+def on_a_disk(kit, disk):
+    broker, sink = kit.marbles.mqtt("t q1 : -a-b---"), kit.marbles.sink(disk=disk)
+    flow = broker.from_mqtt("t").pipe(ops.decode_json())
+    try:
+        kit.marbles.run(run_async(flow, sink, seconds=8, log=False))
+    finally:
+        assert not broker.acknowledgements  # nobody has them
+
+
 def interrupted(_):
     raise KeyboardInterrupt
 
@@ -667,6 +699,12 @@ def test_a_wrong_use_ends_in_an_error_that_says_why(kit, name):
         json.loads(kit.path.read_text())  # what was stored before is whole
 
 
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
+EXACT = '[\n{"a": 1.10}\n]\n'
 HUGE = f"[\n{2**70}\n]\n"
 
 # Outcomes: what is done, and what comes.
@@ -674,6 +712,11 @@ FINE: dict[str, tuple[Callable[[Kit], object], object]] = {
     "a mapper that returns None": (lambda kit: kit.store(1, by=[ops.map(lambda _: None)]), [None]),
     "NaN": (lambda kit: kit.store(float("nan"), float("inf")), [None, None]),
     "a huge integer": (lambda kit: kit.store(2**70) and kit.path.read_text(), HUGE),
+    "a set": (lambda kit: kit.store({1}), [[1]]),
+    "a Decimal": (lambda kit: kit.store(Decimal("1.5")), ["1.5"]),
+    "keys that are numbers": (lambda kit: kit.store({1: 2}), [{"1": 2}]),
+    "a named tuple": (lambda kit: kit.store(Pair(1, 2)), [[1, 2]]),
+    "bytes that are JSON": (lambda kit: kit.store(b'{"a": 1.10}') and kit.path.read_text(), EXACT),
     "None": (lambda kit: kit.store(None), [None]),
     "an empty stream": (lambda kit: kit.store(), []),
     "a payload that is changed afterwards": (lambda kit: changed_afterwards(kit), [{"a": 1}]),
