@@ -439,7 +439,7 @@ FAILING: dict[str, tuple[Callable[[Kit], object], type[BaseException], str]] = {
         "lock|another sink",
     ),
     "one source for two pipelines": (
-        lambda kit: quiet(*both_of(from_mqtt(kit.url, "a"), kit)),
+        lambda kit: quiet(*both_of(from_mqtt(nowhere(), "a"), kit)),
         ConfigError,
         r"share\(\)",
     ),
