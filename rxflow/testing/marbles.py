@@ -397,7 +397,7 @@ class Marbles:
     def _span(self, subs: str | None) -> Span | None:
         if subs is None:
             return None
-        arguments.text("subs", subs)
+        arguments.text("subs", subs, is_empty_fine=True)
         spans = list(spans_in(parse(subs, frame=self._frame, role="marks")))
         if len(spans) != 1:
             raise DiagramError(f"subs: one ^ and at most one !, not {subs!r}")

@@ -561,8 +561,8 @@ def test_nothing_is_added_to_a_test_that_has_failed_already():
     ("make", "what"),
     [
         (lambda: Marbles(frame="0s"), "frame: longer than nothing"),
-        (lambda: Marbles(limit="soon"), "limit: a duration like"),
-        (lambda: Marbles().at("soon", print), "at: a duration like"),
+        (lambda: Marbles(limit="soon"), "limit must be a duration"),
+        (lambda: Marbles().at("soon", print), "time must be a duration"),
         (lambda: Marbles().hot("-a", b=1), "no value named 'a'; the values are b"),
         (lambda: Marbles().hot("-a", a=1, b=1), "no key 'b' in the diagram"),
         (lambda: Marbles().hot("-^-^"), "^ while subscribed"),
