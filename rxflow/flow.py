@@ -342,6 +342,12 @@ def _check_operator(operator: Any, source: Any) -> None:
     arguments.operator("operators", operator)
     if (name := _UNCALLED.get(id(operator))) is not None:
         raise uncalled(name)
+    if isinstance(source, Flow) and name_of(operator) == "rx.subscribe_on":
+        # It ends through its scheduler: until then what comes is dropped, and acknowledged.
+        raise ConfigError(
+            "subscribe_on must be that of rxflow.operators: from the one of reactivex itself a "
+            "source hears too late of an end or an error, and acknowledges what nobody has"
+        )
     if isinstance(operator, Operator) and not isinstance(source, abc.ObservableBase):
         raise ConfigError(
             f"{operator.label} must follow an Observable; the operator before it makes a "

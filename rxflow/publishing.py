@@ -19,7 +19,7 @@ from rxflow._client import Client
 from rxflow._compose import Connecting, VersionOrAuto, check_publishable
 from rxflow._forked import tell_in_child
 from rxflow._outbox import Outbox, Outgoing, head_of
-from rxflow._read_pass import soon
+from rxflow._read_pass import on_its_way, soon
 from rxflow._settings import SILENCE, Will
 from rxflow._surroundings import running_loop
 from rxflow.background import running_or_background_loop
@@ -136,6 +136,7 @@ class MqttSink(abc.ObserverBase[Any]):
         self.rejected = rejected
         self._drain_seconds = drain_timeout
         self.is_program = False
+        self.on_plain: Callable[[bool], object] | None = None  # set by a run, see `FileSink`
         self.failure: SinkError | None = None
         self.error: Exception | None = None
         self.on_failure: Callable[[SinkError], object] | None = None
@@ -296,9 +297,10 @@ class MqttSink(abc.ObserverBase[Any]):
             await asyncio.wait([self._closing])
 
     def _outgoing(self, value: Any) -> Outgoing:
-        payload, delivery = (
-            (value.payload, value.delivery) if isinstance(value, Message) else (value, None)
-        )
+        if isinstance(value, Message):
+            payload, delivery = value.payload, value.delivery
+        else:
+            payload, delivery = value, self._delivery_of_plain()
         topic, qos, retain = self._topic, self._qos, self._retain
         if callable(topic):
             topic = topic(value)
@@ -319,6 +321,13 @@ class MqttSink(abc.ObserverBase[Any]):
         kept = value if self.rejected is not None else None
         return Outgoing(topic, head, payload, qos, retain, delivery, kept)
 
+    def _delivery_of_plain(self) -> Token | None:
+        """That of the message on its way, which a value without an envelope was made of."""
+        made_of: Message[Any] | None = on_its_way()
+        if self.on_plain is not None:
+            self.on_plain(made_of is not None)
+        return made_of.delivery if made_of else None
+
     def _head(self, topic: str) -> bytes:
         check_publishable(topic)
         if len(self._heads) >= _MOST_TOPICS:
@@ -330,7 +339,7 @@ class MqttSink(abc.ObserverBase[Any]):
         """Set an item aside, or fail with all that came with it."""
         text = f"{type(error).__name__}: {error}"
         if self.rejected is not None:
-            message = value if isinstance(value, Message) else Message("", value)
+            message = value if isinstance(value, Message) else _message_of_plain(value)
             try:
                 self._set_aside(message, text)
             except Exception as cause:  # noqa: BLE001 (the failure names it)
@@ -713,6 +722,12 @@ def _failure(what: str, cause: Exception) -> SinkError:
     failure = SinkError(f"{what}: {cause}")
     failure.__cause__ = cause
     return failure
+
+
+def _message_of_plain(value: Any) -> Message[Any]:
+    """A value without an envelope, in that of the message on its way, if there is one."""
+    made_of: Message[Any] | None = on_its_way()
+    return made_of.with_payload(value) if made_of else Message("", value)
 
 
 def _disown(value: Any, failure: SinkError) -> None:

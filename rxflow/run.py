@@ -24,7 +24,6 @@ from rxflow.errors import ConfigError, ConnectError, RxflowError, SinkError
 from rxflow.log import announce, escaped, logger
 from rxflow.operators.scope import Scope, left, subscribing, within
 from rxflow.report import Report
-from rxflow.sinks.observer import FileSink
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -40,6 +39,14 @@ _PASSING_NAMES: Final = """
     take_with_time tap throttle_first time_interval timeout timestamp
 """
 _PASSING: Final = frozenset(_PASSING_NAMES.split())
+
+# Operators that make one item of several messages: reactivex keeps the delivery of the last alone.
+_JOINING_NAMES: Final = """
+    average buffer buffer_toggle buffer_when buffer_with_count buffer_with_time
+    buffer_with_time_or_count combine_latest fork_join last max min pairwise reduce sum
+    take_last_buffer to_dict to_iterable to_list to_set with_latest_from zip zip_with_iterable
+"""
+_JOINING: Final = frozenset(_JOINING_NAMES.split())
 
 _ABORTED_BY_SIGTERM: Final = 128 + signal.SIGTERM
 _ABORT_SECONDS: Final = 0.5  # for the sinks, and again for the sources
@@ -74,6 +81,13 @@ class Draining(Protocol):
     def hurry(self) -> None:
         """The run was told to stop."""
         ...
+
+
+@runtime_checkable
+class TakingPlain(Protocol):
+    """A sink that says of a plain value whether a message is on its way; see `FileSink`."""
+
+    on_plain: Callable[[bool], object] | None
 
 
 @overload
@@ -399,7 +413,7 @@ class _Run:
         )
         self._scope.is_single = len(self._pipelines) == 1 and self._pipelines[0].is_single
         for pipeline in self._pipelines:
-            if isinstance(pipeline.sink, FileSink):
+            if isinstance(pipeline.sink, TakingPlain):
                 pipeline.sink.on_plain = partial(self._warn_of_plain, pipeline)
             pipeline.begin(self._scope, loop)
         self._open_sinks()  # those that the operators set aside to
@@ -422,8 +436,10 @@ class _Run:
         plain = next((name for name in names if name.startswith("rx.")), None)
         if plain is None or not self._scope.sources:
             return
-        below = names[names.index(plain) + 1 :]
-        holding = [name for name in below if name.split("(")[0].split(".")[-1] not in _PASSING]
+        at = names.index(plain)
+        holding = [name for name in names[at + 1 :] if _bare_name(name) not in _PASSING]
+        if joining := [name for name in names[:at] if _bare_name(name) in _JOINING]:
+            plain, holding = f"{plain} behind {joining[-1]}", holding or ["what comes of it"]
         if holding or not is_made_of_message:
             announce(
                 f"{self._name}: {plain} is an operator of reactivex itself: what it makes of a "
@@ -672,6 +688,10 @@ def _no_pair(pipelines: tuple[Any, ...], wrong: Any) -> ConfigError:
         return ConfigError(f"{right}; no Observable is {arguments.shown(observable)}")
     made = " (make one)" * isinstance(sink, type)
     return ConfigError(f"{right}; no sink is {arguments.shown(sink)}{made}")
+
+
+def _bare_name(operator: str) -> str:
+    return operator.split("(", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1]
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:

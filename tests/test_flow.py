@@ -10,11 +10,14 @@ from textwrap import dedent
 import pytest
 import reactivex
 from reactivex import ConnectableObservable, Observable
+from reactivex import operators as rx
+from reactivex.scheduler import NewThreadScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 from streams import Source
 
+from rxflow import ConfigError, from_mqtt
 from rxflow import operators as ops
 from rxflow.background import background, running_or_background_loop
 from rxflow.flow import ConnectableFlow, Flow
@@ -295,3 +298,9 @@ def test_a_forked_child_starts_a_background_of_its_own():
     subscription.dispose()
     answer.close()
     child.close()
+
+
+def test_subscribe_on_of_reactivex_is_refused_since_an_error_reaches_the_source_too_late():
+    source = from_mqtt("mqtt://localhost", "a")
+    with pytest.raises(ConfigError, match="subscribe_on must be that of"):
+        source.pipe(ops.decode_json(), rx.subscribe_on(NewThreadScheduler()))

@@ -12,6 +12,7 @@ from textwrap import dedent
 import pytest
 import reactivex
 from memory import grown_by
+from reactivex import operators as rx
 from reactivex.subject import Subject
 from scripted import (
     CONNECT,
@@ -467,6 +468,32 @@ def test_a_refusal_names_topic_and_reason_and_nothing_is_acknowledged(qos, kind)
             quiet(from_mqtt(one.url, "a"), sink)
     assert sink.rows == 0
     assert kinds == [DISCONNECT]
+
+
+PLAIN = rx.map(lambda m: {"value": m.payload.decode()})
+
+
+def test_what_an_operator_of_reactivex_made_is_refused_and_its_message_not_acknowledged():
+    kinds = []
+    with (
+        ScriptedBroker(serve(publish("a"), kinds=kinds)) as one,
+        ScriptedBroker(refusing(PUBACK)) as other,
+        pytest.raises(SinkError) as raised,
+    ):
+        quiet(from_mqtt(one.url, "a").pipe(PLAIN), MqttSink(on5(other), topic="b"))
+    assert kinds == [DISCONNECT]
+    assert raised.value.report.left == 1
+
+
+def test_what_an_operator_of_reactivex_made_is_set_aside_with_its_topic(tmp_path):
+    kinds = []
+    with ScriptedBroker(serve(publish("a"), kinds=kinds)) as broker:
+        bad = JsonLinesSink(tmp_path / "bad.jsonl")
+        sink = MqttSink("mqtt://127.0.0.1:1", topic=lambda _: "#", rejected=bad)
+        report = quiet(from_mqtt(broker.url, "a").pipe(ops.take(1), PLAIN), sink)
+    assert kinds == [PUBACK, DISCONNECT]
+    assert (report.set_aside, report.let_go) == (1, 0)
+    assert [row["topic"] for row in read_rows(tmp_path / "bad.jsonl")] == ["a"]
 
 
 def test_a_refused_message_is_set_aside_then_acknowledged_and_the_rest_goes_on(tmp_path):

@@ -813,6 +813,13 @@ def test_a_run_warns_of_messages_that_are_acknowledged_before_they_are_stored(
         marbles.run(run_async(flow, sink, seconds=8, log=False))
 
 
+def test_a_run_warns_of_a_batch_of_which_only_the_last_message_waits_for_its_row(marbles):
+    broker, sink = marbles.mqtt("t q1 : -ab-c---"), marbles.sink()
+    flow = broker.from_mqtt("t").pipe(ops.buffer_with_count(2), rx.map(len))
+    with pytest.warns(RxflowWarning, match=r"rx\.map behind buffer_with_count\(2\) is"):
+        marbles.run(run_async(flow, sink, seconds=8, log=False))
+
+
 @pytest.mark.parametrize(
     "operator", [ops.map(lambda m: m.payload), rx.filter(bool), rx.do_action(lambda _: None)]
 )
