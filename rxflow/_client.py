@@ -165,6 +165,11 @@ class Client:
         if self._link:
             self._link.stop()
 
+    def interrupt(self) -> None:
+        """Hand on nothing behind the message that is on its way. In a signal handler, too."""
+        if self._link:
+            self._link.interrupt()
+
     async def close(self, *, deadline: float, has_failed: bool = False) -> None:
         """Send what is to be sent, say DISCONNECT, and end. Twice is once.
 

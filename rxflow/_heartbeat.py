@@ -20,6 +20,9 @@ from rxflow.log import announce, escaped
 BLOCKED: Final = 5.0
 """Seconds of a blocked loop after which it is said, once for each connection."""
 
+BREATH: Final = 0.5
+"""Seconds of a blocked loop after which it gets its turn behind the message that is on its way."""
+
 DEAD: Final = 300.0
 """Seconds of a blocked loop after which its connection is no longer kept alive."""
 
@@ -36,6 +39,10 @@ class Beating(Protocol):
 
     def beat(self) -> None:
         """Send a PINGREQ if one is due."""
+        ...
+
+    def breathe(self) -> None:
+        """End the read pass under way behind the message that it is at, and go on after that."""
         ...
 
 
@@ -88,6 +95,8 @@ class Heartbeat:
 
     def _look_after(self, link: Beating, watch: _Watch) -> None:
         blocked = link.blocked()
+        if blocked >= BREATH:
+            link.breathe()
         if blocked < DEAD:
             link.beat()
         elif not watch.is_given_up:

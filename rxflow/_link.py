@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -197,6 +198,8 @@ class Link:
 
     def _resume(self) -> None:
         wire = self._wire
+        if wire:
+            wire.go_on(is_stopped=self.is_stopped)
         if wire and not wire.is_paused and not self.is_stopped:
             self._pass(wire, wire.decode)  # first what was read before the pause
 
@@ -358,6 +361,17 @@ class Link:
     def blocked(self) -> float:
         """For how many seconds the loop has been blocked. On any thread."""
         return self._loop.time() - self.ticked - _SLOW_TICK
+
+    def interrupt(self) -> None:
+        """End the read pass under way behind the message it is at. On any thread, in a signal."""
+        if wire := self._wire:
+            wire.is_stopped = True
+
+    def breathe(self) -> None:
+        """Let the loop have its turn between two messages, each of which takes long."""
+        self.interrupt()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._resume)
 
     def beat(self) -> None:
         """Keep alive from the heartbeat's thread, while user code blocks the loop."""

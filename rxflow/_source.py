@@ -196,6 +196,10 @@ class Source:
         filters = dict(self._subscription.filters)
         return Subscribing(filters, self._session, self.settings.max_filters)
 
+    def interrupt(self) -> None:
+        """A signal has come, and will end this: what was read and is not on its way can wait."""
+        self._client.interrupt()
+
     def complete(self) -> None:
         """End the stream: nothing more is received, and of what was, what is stored acknowledged.
 

@@ -162,7 +162,8 @@ class Wire:
         self._is_at_end = False
         self._expected = _FEW_BYTES
         self.message: Message[bytes] | None = None  # on its way through a pipeline
-        self.is_stopped = False  # no message may be decoded any more
+        self.is_stopped = False  # no message may be decoded now
+        self._has_ended = False  # nor ever
         self.is_paused = False  # `max_pending` is reached: neither decode nor read
         self.connack_code = -1
         self.awaits_connack = False  # no other packet may come before it
@@ -193,7 +194,7 @@ class Wire:
 
     def close(self) -> None:
         # paho closes it when the connection ends; the loop must first stop watching it: `end`.
-        self.is_stopped = True
+        self.is_stopped = self._has_ended = True
 
     def fileno(self) -> int:
         return self._stream.fileno()
@@ -578,9 +579,13 @@ class Wire:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as copy:
             copy.shutdown(socket.SHUT_WR)
 
+    def go_on(self, *, is_stopped: bool) -> None:
+        """Decode messages again after an interruption, unless this has ended."""
+        self.is_stopped = is_stopped or self._has_ended
+
     def end(self) -> None:
         """Close for good."""
-        self.is_stopped = True
+        self.is_stopped = self._has_ended = True
         self._stream.close()
 
     def flush(self) -> None:

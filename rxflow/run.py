@@ -474,6 +474,11 @@ class _Run:
         self._why_stopped = self._why_stopped or why
         self._stop.set()
 
+    def interrupt(self) -> None:
+        """A signal came while a message is on its way: the loop hears of it behind that one."""
+        for source in self._scope.sources:
+            source.interrupt()
+
     def abort(self) -> None:
         """Don't drain, don't wait for what closes slowly."""
         self._is_aborted = True
@@ -733,6 +738,7 @@ def _signals(one: _Run) -> Generator[None]:
     def interrupt(number: int, _: object) -> None:
         nonlocal has_raised
         arrived.append(number)
+        one.interrupt()
         if len(arrived) > 1 and not seen:  # code of the user's keeps the loop from seeing any
             has_raised = True
             one.abort()

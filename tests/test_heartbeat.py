@@ -1,5 +1,6 @@
 """Connections live on while user code blocks their loop, and a standstill is told of."""
 
+import signal
 import threading
 import time
 
@@ -120,6 +121,9 @@ class Link:
     def beat(self):
         self.beats += not self.is_over.is_set()
 
+    def breathe(self):
+        pass
+
 
 @pytest.fixture
 def beating(monkeypatch):
@@ -176,3 +180,38 @@ def test_a_thread_without_a_function_of_the_users_is_called_a_function():
     assert _heartbeat._blocking(thread.ident) == "a function"
     goes_on.set()
     thread.join()
+
+
+def many(conversation: Conversation) -> None:
+    conversation.accept()
+    conversation.accept_subscription()
+    conversation.send(b"".join(publish("a", b"%d" % n, 1, n) for n in range(1, 201)))
+    conversation.read_to_end()
+
+
+def test_a_function_that_takes_long_for_each_message_does_not_hold_up_the_end():
+    seen = []
+
+    def slow(message):
+        seen.append(message.payload)
+        time.sleep(0.1)
+
+    with ScriptedBroker(many) as broker:
+        source = from_mqtt(broker.url, "a").pipe(ops.do_action(slow))
+        report = run(source, reactivex.Observer(), seconds=0.5)
+    assert len(seen) < 200
+    assert report.received == len(seen)
+
+
+def test_a_signal_ends_a_run_behind_the_message_that_is_on_its_way():
+    seen = []
+
+    def kill(message):
+        seen.append(message.payload)
+        if len(seen) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with ScriptedBroker(many) as broker:
+        source = from_mqtt(broker.url, "a").pipe(ops.do_action(kill))
+        run(source, reactivex.Observer())
+    assert seen == [b"1", b"2", b"3"]

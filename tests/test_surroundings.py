@@ -72,6 +72,9 @@ def test_the_heartbeat_watches_a_connection_until_it_is_forgotten(monkeypatch):
         def beat(self):
             self.has_beaten.set()
 
+        def breathe(self):
+            pass
+
     monkeypatch.setattr(_heartbeat, "_PERIOD", 0.001)
     link = Link()
     Surroundings().watch(link)

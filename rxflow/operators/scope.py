@@ -83,6 +83,10 @@ class Connection(Protocol):
         """The broker, and why there is no connection, while there has been none and is wanted."""
         ...
 
+    def interrupt(self) -> None:
+        """A signal will end the run: hand on nothing behind the message that is on its way."""
+        ...
+
     def hurry(self) -> None:
         """The run is told to end: wait for no longer than the drain timeout."""
         ...
