@@ -181,6 +181,27 @@ class Source:
             self._has_qos2_journal = True
             self.ledger.is_single = self._is_single
             self.ledger.unclaimed = self._tell_of_unclaimed
+        if has_qos2 and self._is_in_run:
+            self._tell_what_qos2_is()
+
+    @property
+    def _is_in_run(self) -> bool:
+        return self.root is not None and self.root.is_run
+
+    def _tell_what_qos2_is(self) -> None:
+        """At the start of a run: exactly once, or at least once and why."""
+        if not self.settings.is_durable:
+            why = "at least once: without a client id the broker keeps no session"
+        elif not self._has_qos2_journal:
+            why = "at least once: no sink of this run keeps receipts, as one JsonSink does"
+        elif not self._is_single:
+            why = (
+                "exactly once for messages that nothing else keeps when their row is stored, else "
+                "at least once: more than one row may come of a message here"
+            )
+        else:
+            why = "exactly once"
+        logger.info("QoS 2 of {} is {}", self.settings.address, why)
 
     def _tell_of_unclaimed(self, number: int) -> None:
         """On the thread of a commit, at the first row that can't count as all of its message."""
@@ -298,7 +319,7 @@ class Source:
     @property
     def _may_take_its_time(self) -> bool:
         """True in a run that goes on: it ends what is downstream, or waits for it."""
-        return self.root is not None and self.root.is_run and not self.root.is_over
+        return self._is_in_run and self.root is not None and not self.root.is_over
 
     async def _next_settlement(self) -> None:
         self._has_settled.clear()

@@ -576,6 +576,9 @@ class _Run:
             except TimeoutError:
                 self._give_up_sinks()
                 self._complete(aside)
+            await asyncio.sleep(0)  # what operators within groups held, they drop a turn later
+            if any(source.ledger.unsettled for source in self._scope.sources):
+                gc.collect()
             self._leave_the_rest()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):

@@ -103,3 +103,38 @@ def test_of_which_operators_a_message_can_come_only_once(operators, is_single):
 
 def test_an_observable_that_says_nothing_of_itself_is_not_single():
     assert not getattr(reactivex.never(), "is_single", False)
+
+
+@pytest.mark.parametrize(
+    ("operators", "said"),
+    [
+        ((), "exactly once"),
+        ((ops.map(lambda m: m.payload),), "exactly once"),
+        ((ops.share(),), "exactly once for messages that nothing else keeps"),
+        ((rx.map(lambda m: m.payload),), "exactly once for messages that nothing else keeps"),
+    ],
+)
+def test_a_run_says_at_its_start_what_qos_2_is(operators, said):
+    lines = []
+    number = logger.add(lines.append, level="INFO", format="{message}")
+    try:
+        stored_and_counted(*operators)
+    finally:
+        logger.remove(number)
+        logger.disable("rxflow")
+    [line] = [line for line in lines if line.startswith("QoS 2 of ")]
+    assert line.partition(" is ")[2].strip().startswith(said)
+    assert ("else" in line) == ("nothing else" in said)
+
+
+def test_a_run_into_a_sink_without_receipts_says_that_qos_2_is_at_least_once():
+    lines = []
+    number = logger.add(lines.append, level="INFO", format="{message}")
+    try:
+        with Marbles() as marbles:
+            source = marbles.mqtt("a q2 : -a").from_mqtt(("a", 2), client_id="one")
+            marbles.run(run_async(source, reactivex.Observer(), seconds=3))
+    finally:
+        logger.remove(number)
+        logger.disable("rxflow")
+    assert any("at least once: no sink of this run keeps receipts" in line for line in lines)

@@ -32,7 +32,6 @@ from reactivex.operators import (
     debounce as debounce,
     default_if_empty as default_if_empty,
     delay as delay,
-    delay_subscription as delay_subscription,
     delay_with_mapper as delay_with_mapper,
     dematerialize as dematerialize,
     distinct as distinct,
@@ -165,8 +164,14 @@ from rxflow.operators.reducing import (
 )
 from rxflow.operators.releasing import delayed, thinned
 from rxflow.operators.remembering import computing, remembering, stripped
-from rxflow.operators.scheduling import scoped, subscribe_on as subscribe_on, takes_scheduler
+from rxflow.operators.scheduling import (
+    delay_subscription as delay_subscription,
+    scoped,
+    subscribe_on as subscribe_on,
+    takes_scheduler,
+)
 from rxflow.operators.sharing import (
+    parted,
     publish_value as publish_value,
     ref_count as ref_count,
     replay as replay,
@@ -215,6 +220,7 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (at_once, "catch concat do_while expand merge on_error_resume_next repeat retry while_do"),
     # What several pipelines share belongs to the run.
     (shared, "multicast publish publish_value replay"),
+    (parted, "partition partition_indexed"),
 )
 
 

@@ -141,7 +141,7 @@ def batched(make: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(make)
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
         operator = make(*args, **kwargs)
-        return lambda source: rx.map(_as_batch)(operator(source))
+        return lambda source: rx.map(_taken)(operator(source))
 
     return made
 
@@ -157,12 +157,17 @@ def never_empty(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+def _taken(items: list[Any]) -> list[Any]:
+    """What reactivex has collected; its `take_last_buffer` keeps the list that it has emitted."""
+    taken = list(items)
+    items.clear()
+    return _as_batch(taken)
+
+
 def _as_batch(items: list[Any]) -> list[Any]:
     if not items or type(items[0]) is not Message or {*map(type, items)} != {Message}:
         return items
-    batch = Batch(items)
-    items.clear()  # reactivex's `take_last_buffer` keeps what it has emitted
-    return batch
+    return Batch(items)
 
 
 def _emit(items: list[Any], observer: abc.ObserverBase[Any]) -> None:

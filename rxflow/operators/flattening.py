@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 from reactivex import Observable, abc, from_, from_future, typing
@@ -177,13 +178,30 @@ def spread(item: Any, stream: Any) -> Any:
         item: What it was made of; of a plain value the stream stays as it is.
         stream: An observable, a future, or something to iterate over.
     """
-    if not messages_in(item):
-        return stream
     if is_future(stream):
         stream = from_future(stream)
     elif not isinstance(stream, Observable):
         stream = from_(stream)
-    return _Spreading(item, stream)
+    return _Spreading(item, stream) if messages_in(item) else _Working(stream)
+
+
+class _Working(Observable[Any]):
+    """A stream made of a plain value, perhaps of a part of a message: its scope knows of it."""
+
+    def __init__(self, stream: Observable[Any]) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        scope = scope_of(scheduler)
+        if scope is None or not scope.root.sources:  # of no message
+            return self._stream.subscribe(observer, scheduler=scheduler)
+        work = scope.work()
+        running = self._stream.subscribe(observer, scheduler=scheduler)
+        end = Disposable(partial(scope.worked, work, unscoped(scheduler)))
+        return CompositeDisposable(running, end)
 
 
 class _Spreading(Observable[Any]):

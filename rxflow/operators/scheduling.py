@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-from reactivex import Observable, abc
+from reactivex import Observable, abc, typing
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
+from reactivex.scheduler import TimeoutScheduler
 
 from rxflow.operators.operator import Same, lifted
 from rxflow.operators.scope import scope_of, within
@@ -71,5 +73,35 @@ def subscribe_on(scheduler: abc.SchedulerBase) -> Same[Any]:
 
         scheduled.disposable = scheduler.schedule(begin)
         return CompositeDisposable(scheduled, subscription)
+
+    return lifted(subscribe)
+
+
+def delay_subscription(
+    duetime: typing.AbsoluteOrRelativeTime, scheduler: abc.SchedulerBase | None = None
+) -> Same[Any]:
+    """Subscribe to the source later. Unlike reactivex's, it holds no item afterwards.
+
+    Args:
+        duetime: A `datetime`, or seconds; >= 0.
+        scheduler: Runs the timer instead of the one given to `subscribe`.
+    """
+
+    def subscribe(
+        source: Observable[Any],
+        observer: abc.ObserverBase[Any],
+        given: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        clock = scheduler or given or TimeoutScheduler.singleton()
+        subscription, timer = SingleAssignmentDisposable(), SingleAssignmentDisposable()
+
+        def begin(_: abc.SchedulerBase, __: object = None) -> None:
+            subscription.disposable = source.subscribe(observer, scheduler=given)
+
+        if isinstance(duetime, datetime):
+            timer.disposable = clock.schedule_absolute(duetime, begin)
+        else:
+            timer.disposable = clock.schedule_relative(duetime, begin)
+        return CompositeDisposable(timer, subscription)
 
     return lifted(subscribe)

@@ -153,7 +153,18 @@ class Scope:
 
     def hold(self, holder: Holder) -> abc.DisposableBase:
         """Have an operator emit what it holds. To be called when it has subscribed upstream."""
-        return _listed(self._holders, holder)
+        listed = _listed(self._holders, holder)
+
+        def forget() -> None:
+            listed.dispose()
+            if holder.inner:
+                self._inherit(holder.inner)
+
+        return Disposable(forget)
+
+    def _inherit(self, inner: Scope) -> None:
+        """What is still alive above an operator that has ended, a `share` of reactivex keeps."""
+        self._sources |= inner._sources
 
     def branch(self) -> Scope:
         """A scope for one pipeline of a run: it ends after all that the pipelines share."""

@@ -205,6 +205,26 @@ def _mapped(make: Callable[..., Any], given: inspect.BoundArguments, mapper: Any
     return subscribe
 
 
+def parted(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex (`partition`), whose parts share what belongs to the run."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Any]:
+        operator = make(*args, **kwargs)
+
+        def apply(source: Observable[Any]) -> Any:
+            def subscribe(
+                observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+            ) -> abc.DisposableBase:
+                return source.subscribe(observer, scheduler=rooted(scheduler))
+
+            return operator(Observable(subscribe))
+
+        return apply
+
+    return made
+
+
 class _Rooted(abc.ObservableBase[T_out]):
     """A source that is subscribed in the scope of the whole run."""
 
