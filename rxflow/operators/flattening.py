@@ -182,7 +182,10 @@ def spread(item: Any, stream: Any) -> Any:
         stream = from_future(stream)
     elif not isinstance(stream, Observable):
         stream = from_(stream)
-    return _Spreading(item, stream) if messages_in(item) else _Working(stream)
+    if messages_in(item):
+        return _Spreading(item, stream)
+    # A group or a window goes on for as long as it is fed.
+    return stream if isinstance(item, Observable) else _Working(stream)
 
 
 class _Working(Observable[Any]):
