@@ -64,8 +64,6 @@ from reactivex.operators import (
     observe_on as observe_on,
     on_error_resume_next as on_error_resume_next,
     pairwise as pairwise,
-    partition as partition,
-    partition_indexed as partition_indexed,
     publish as publish,
     repeat as repeat,
     retry as retry,
@@ -171,7 +169,8 @@ from rxflow.operators.scheduling import (
     takes_scheduler,
 )
 from rxflow.operators.sharing import (
-    parted,
+    partition as partition,
+    partition_indexed as partition_indexed,
     publish_value as publish_value,
     ref_count as ref_count,
     replay as replay,
@@ -220,7 +219,6 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (at_once, "catch concat do_while expand merge on_error_resume_next repeat retry while_do"),
     # What several pipelines share belongs to the run.
     (shared, "multicast publish publish_value replay"),
-    (parted, "partition partition_indexed"),
 )
 
 

@@ -277,13 +277,10 @@ class Scope:
 
     def _inner(self) -> Iterator[Scope]:
         """The scopes within this one; what several pipelines share first."""
-        yield from self._above_branches()
-        yield from list(self._branches.values())
-
-    def _above_branches(self) -> Iterator[Scope]:
         for holder in list(self._holders.values()):
             if holder.inner:
                 yield holder.inner
+        yield from list(self._branches.values())
 
     @property
     def is_moving(self) -> bool:
@@ -307,12 +304,8 @@ class Scope:
             if inner and (inner.is_fed or (is_patient and inner.is_at_work)):
                 continue
             found.append(holder)
-        is_shared_at_work = is_patient and (
-            bool(self._at_work) or any(scope.is_at_work for scope in self._above_branches())
-        )
-        if not found and not is_shared_at_work:
-            for scope in list(self._branches.values()):
-                found += scope.topmost(is_patient=is_patient)
+        for scope in list(self._branches.values()):
+            found += scope.topmost(is_patient=is_patient)
         return found
 
     # -- what its scheduler runs ----------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from reactivex import ConnectableObservable, Observable, abc, typing
 from reactivex import operators as rx
@@ -19,7 +19,7 @@ from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
 from rxflow.operators.envelope import bare
 from rxflow.operators.holding import Gated, Holding, fed
 from rxflow.operators.operator import Same, Subscribe, lifted
-from rxflow.operators.scope import rooted
+from rxflow.operators.scope import Scope, rooted, scope_of
 
 T = TypeVar("T")
 T_out = TypeVar("T_out", covariant=True)  # noqa: PLC0105 (reactivex's name)
@@ -109,53 +109,90 @@ class _Shared(Observable[T]):
     def __init__(self, source: Observable[T]) -> None:
         super().__init__()
         self._source = source
-        self._subject: Subject[T] | None = None
-        self._connection = SingleAssignmentDisposable()
-        self._count = 0
+        self._use: _Use[T] | None = None
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
-        subject = self._subject
-        is_first = subject is None
-        if subject is None:
-            subject = self._subject = Subject()
-            self._connection = SingleAssignmentDisposable()
-            self._count = 0
-        self._count += 1
-        connection = self._connection
-        subscription = subject.subscribe(observer, scheduler=scheduler)
+        use = self._use
+        is_first = use is None
+        if use is None:
+            use = self._use = _Use(self._reset)
+        use.count += 1
+        if scope := scope_of(scheduler):
+            scope.feed(use.gate)
+        subscription = use.subject.subscribe(observer, scheduler=scheduler)
         if is_first:
-            connection.disposable = self._connect(subject, scheduler)
+            use.connection.disposable = use.gate.subscribe(
+                self._source, use.subject.on_next, rooted(scheduler)
+            )
 
         def leave() -> None:
             subscription.dispose()
-            if self._subject is subject:
-                self._count -= 1
-                if not self._count:
-                    self._subject = None
-                    connection.dispose()
+            use.count -= 1
+            if not use.count:
+                self._reset(use)
+                use.connection.dispose()
 
         return Disposable(leave)
 
-    def _connect(
-        self, subject: Subject[T], scheduler: abc.SchedulerBase | None
-    ) -> abc.DisposableBase:
-        def reset() -> None:
-            if self._subject is subject:
-                self._subject = None
+    def _reset(self, use: _Use[T]) -> None:
+        """Whoever comes from now on begins anew."""
+        if self._use is use:
+            self._use = None
 
-        def on_error(error: Exception) -> None:
-            reset()
-            subject.on_error(error)
 
-        def on_completed() -> None:
-            reset()
-            subject.on_completed()
+class _Use(Generic[T]):
+    """One subscription of what is shared, from its first observer to its end."""
 
-        return self._source.subscribe(
-            subject.on_next, on_error, on_completed, scheduler=rooted(scheduler)
-        )
+    def __init__(self, reset: Callable[[_Use[T]], None]) -> None:
+        self._reset = reset
+        self.subject: Subject[T] = Subject()
+        self.gate = Holding(cast("abc.ObserverBase[Any]", self))
+        self.connection = SingleAssignmentDisposable()
+        self.count = 0
+
+    def on_error(self, error: Exception) -> None:
+        """Its source has failed."""
+        self._reset(self)
+        self.subject.on_error(error)
+
+    def on_completed(self) -> None:
+        """Its source has ended."""
+        self._reset(self)
+        self.subject.on_completed()
+
+
+def partition(predicate: Callable[[Any], object]) -> Callable[[Observable[Any]], Any]:
+    """Two streams: of the items for which a function is true, and of the others.
+
+    Args:
+        predicate: The function; of a message it gets the `Message`.
+    """
+
+    def apply(source: Observable[Any]) -> list[Observable[Any]]:
+        shared = _Shared(source)
+        others = rx.filter(lambda item: not predicate(item))
+        return [rx.filter(cast("Any", predicate))(shared), others(shared)]
+
+    return apply
+
+
+def partition_indexed(
+    predicate_indexed: Callable[[Any, int], object],
+) -> Callable[[Observable[Any]], Any]:
+    """The same as `partition`; the function gets the item's number too, from 0.
+
+    Args:
+        predicate_indexed: The function.
+    """
+
+    def apply(source: Observable[Any]) -> list[Observable[Any]]:
+        shared = _Shared(source)
+        others = rx.filter_indexed(lambda item, index: not predicate_indexed(item, index))
+        return [rx.filter_indexed(cast("Any", predicate_indexed))(shared), others(shared)]
+
+    return apply
 
 
 def ref_count() -> Same[T]:
@@ -178,7 +215,8 @@ def shared(make: Callable[..., Any]) -> Callable[..., Any]:
         def apply(source: Observable[Any]) -> Any:
             result = operator(source)
             if isinstance(result, ConnectableObservable):
-                result.source = _Rooted(result.source)
+                result.source = source_of_all = _Rooted(result.source)
+                vars(result)["_subscribe_core"] = source_of_all.feeding(result)
             return result
 
         return apply
@@ -205,31 +243,15 @@ def _mapped(make: Callable[..., Any], given: inspect.BoundArguments, mapper: Any
     return subscribe
 
 
-def parted(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex (`partition`), whose parts share what belongs to the run."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Any]:
-        operator = make(*args, **kwargs)
-
-        def apply(source: Observable[Any]) -> Any:
-            def subscribe(
-                observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
-            ) -> abc.DisposableBase:
-                return source.subscribe(observer, scheduler=rooted(scheduler))
-
-            return operator(Observable(subscribe))
-
-        return apply
-
-    return made
-
-
 class _Rooted(abc.ObservableBase[T_out]):
-    """A source that is subscribed in the scope of the whole run."""
+    """A source that is subscribed in the scope of the whole run, behind a gate.
+
+    What is subscribed to the connectable observable is ended after it.
+    """
 
     def __init__(self, source: abc.ObservableBase[T_out]) -> None:
         self._source = source
+        self._gate: Holding | None = None
 
     def subscribe(
         self,
@@ -239,4 +261,40 @@ class _Rooted(abc.ObservableBase[T_out]):
         *,
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
-        return self._source.subscribe(on_next, on_error, on_completed, scheduler=rooted(scheduler))
+        del on_error, on_completed  # `connect` passes a subject, no functions
+        subject = cast("abc.ObserverBase[Any]", on_next)
+        gate = self._gate = Holding(subject)
+        source = cast("Observable[Any]", self._source)
+        return gate.subscribe(source, subject.on_next, rooted(scheduler))
+
+    def feeding(self, connectable: ConnectableObservable[Any]) -> Callable[..., Any]:
+        """How one subscribes to the connectable observable."""
+
+        def subscribe(
+            observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            if scope := scope_of(scheduler):
+                scope.feed(self)
+            return connectable.subject.subscribe(observer, scheduler=scheduler)
+
+        return subscribe
+
+    @property
+    def inner(self) -> Scope | None:
+        """The scope of what is upstream; None before it is connected."""
+        return self._gate.inner if self._gate else None
+
+    @property
+    def is_over(self) -> bool:
+        """True if what was connected has ended."""
+        return self._gate is not None and self._gate.is_over
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if it is connected and has not ended."""
+        return self._gate is not None and self._gate.is_waiting
+
+    def end_now(self) -> None:
+        """Complete what is connected."""
+        if self._gate:
+            self._gate.end_now()
