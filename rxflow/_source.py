@@ -31,6 +31,7 @@ from rxflow.rejection import rejection
 from rxflow.topics import check_topic, is_shared, matcher
 
 _NOTED_EVERY: Final = 60.0  # seconds: how exactly it is known when a session had a connection
+_POLL: Final = 0.05  # seconds
 _FEW: Final = 5  # filters that a line names
 
 
@@ -175,6 +176,8 @@ class Source:
             if gone := self._subscribing.gone:
                 self._is_gone = matcher(gone)
         has_qos2 = any(qos == 2 for _, qos in self._subscription.filters)  # noqa: PLR2004
+        if self.root is not None:
+            self._journal = self.root.journal  # whose sink may have ended since
         if self._journal and has_qos2 and self.settings.is_durable:
             session = f"{self.settings.client_id} {self.settings.address.place}"
             self.ledger.keep(self._journal, session)
@@ -323,7 +326,11 @@ class Source:
 
     async def _next_settlement(self) -> None:
         self._has_settled.clear()
-        await self._has_settled.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL):
+                await self._has_settled.wait()
+        if not self._client.is_connected:  # then nobody else looks what was dropped
+            self._client.settle()
 
     async def wait_closed(self) -> None:
         await asyncio.wait([self.closed])

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from reactivex import Observable, abc, typing
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxflow.operators.operator import Same, lifted
 from rxflow.operators.scope import ScopedScheduler, scope_of, unscoped
+from rxflow.operators.setting_aside import emptied
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def at_once(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(make)
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        operator = make(*args, **kwargs)
+        plain = make(*args, **kwargs)
 
         def subscribe(
             source: Observable[Any],
@@ -59,13 +60,27 @@ def at_once(make: Callable[..., Any]) -> Callable[..., Any]:
             scheduler: abc.SchedulerBase | None = None,
         ) -> abc.DisposableBase:
             if unscoped(scheduler) is None:  # reactivex's own default begins at once
-                return operator(source).subscribe(observer, scheduler=scheduler)
-            begun = operator(_With(source, scheduler))
+                return plain(source).subscribe(observer, scheduler=scheduler)
+
+            def own(value: Any) -> Any:
+                if isinstance(value, Observable):
+                    return _With(cast("Observable[Any]", value), scheduler)
+                return _returning(own, value) if callable(value) else value
+
+            named = {name: own(value) for name, value in kwargs.items()}
+            begun = make(*map(own, args), **named)(own(source))
             return begun.subscribe(observer, scheduler=_Hasty(scheduler))
 
         return lifted(subscribe)
 
     return made
+
+
+def _returning(own: Callable[[Any], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*given: Any) -> Any:
+        return own(function(*given))
+
+    return call
 
 
 class _With(Observable[T]):
@@ -75,12 +90,25 @@ class _With(Observable[T]):
         super().__init__()
         self._source = source
         self._scheduler = scheduler
+        self._error: Exception | None = None
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         del scheduler  # the hasty one
-        return self._source.subscribe(observer, scheduler=self._scheduler)
+        # `retry` keeps the last error, and its traceback would keep the message. This is another
+        # try: nobody will see that error.
+        swallowed, self._error = self._error, None
+        if swallowed:
+            emptied(swallowed)
+
+        def on_error(error: Exception) -> None:
+            self._error = error
+            observer.on_error(error)
+
+        return self._source.subscribe(
+            observer.on_next, on_error, observer.on_completed, scheduler=self._scheduler
+        )
 
 
 class _Hasty(ScopedScheduler):

@@ -21,7 +21,7 @@ def set_aside(item: object, error: Exception, rejected: abc.ObserverBase[Any]) -
     acknowledgement.
     """
     text = f"{type(error).__name__}: {error}"
-    _empty(error)
+    emptied(error)
     for message in messages_in(item) or [Message("", item)]:
         rejected.on_next(rejection(message, text))
 
@@ -54,7 +54,8 @@ def noting(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _empty(error: BaseException | None) -> None:
+def emptied(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and its causes: their frames hold messages."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

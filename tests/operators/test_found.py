@@ -197,9 +197,10 @@ def fails_once():
     return fail
 
 
-def test_an_error_that_is_kept_for_another_try_is_said_to_hold_its_message(marbles):
-    broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
-    flow = read(broker).pipe(ops.slice(-2, None), ops.map(fails_once()), ops.retry(2))
+def test_an_error_that_is_kept_is_said_to_hold_its_message(marbles):
+    broker, sink, kept = marbles.mqtt("t q1 : -a---"), marbles.sink(), []
+    keep = ops.catch(lambda error, _: kept.append(error) or never())
+    flow = read(broker).pipe(ops.slice(-2, None), ops.map(fails_once()), keep)
     with pytest.warns(
         RxflowWarning, match="an error that is kept holds messages; 1 message is left"
     ):
@@ -257,3 +258,17 @@ def test_at_an_error_two_rows_in_one_sink_are_not_taken_for_a_row_in_each_of_two
         marbles.run(run_async((twice, one), (failing, two), seconds=4, log=False))
     assert two.stored == []
     assert keys(broker) == []
+
+
+def test_the_other_sources_of_a_merge_emit_what_they_schedule(marbles):
+    source = marbles.hot("-a--|")
+    merged = source.pipe(ops.merge(reactivex.of("x", "y"), reactivex.of("z")))
+    marbles.check(merged.pipe(ops.to_set()), "----(s|)", s={"a", "x", "y", "z"})
+
+
+def test_what_is_behind_a_retry_is_not_held_by_the_error_that_it_has_swallowed(marbles):
+    broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
+    flow = read(broker).pipe(ops.delay(2), ops.map(fails_once()), ops.retry(3))
+    report = marbles.run(run_async(flow, sink, seconds=2, log=False))
+    assert (sink.stored, report.left) == ([], 1)
+    assert report.seconds < 3
