@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from rxflow._forked import import_before_fork
 from rxflow._link import Link
 from rxflow._outbox import Limits, Outbox
 from rxflow._settings import Answer, Settings, open_wire
@@ -151,6 +152,7 @@ class Client:
         self._connected_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
+        import_before_fork("rxflow._paho")  # see `_open`
         self._is_closing = False
 
     # -- life -----------------------------------------------------------------------------------

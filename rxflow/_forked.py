@@ -6,6 +6,7 @@ to be, and the very same sockets. What must not go on in it is registered here, 
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import weakref
@@ -22,6 +23,7 @@ class Forked(Protocol):
 
 
 _told: Final[weakref.WeakSet[Forked]] = weakref.WeakSet()
+_late: Final[set[str]] = set()
 _sockets: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
 
 
@@ -38,6 +40,19 @@ def close_in_child(sock: socket.socket) -> None:
     _sockets.add(sock)
 
 
+def import_before_fork(name: str) -> None:
+    """Import this before this process is forked: a thread of ours will do so, perhaps just then.
+
+    The lock of a module that another thread imports is never freed in the child.
+    """
+    _late.add(name)
+
+
+def _before() -> None:
+    for name in list(_late):
+        importlib.import_module(name)
+
+
 def _in_child() -> None:
     for one in list(_told):
         one.forked()
@@ -49,4 +64,4 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_child=_in_child)

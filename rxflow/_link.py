@@ -15,6 +15,7 @@ from rxflow._read_pass import read_pass
 from rxflow._surroundings import surroundings_of
 from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
 from rxflow.delivery import Ledger
+from rxflow.errors import interrupted
 from rxflow.message import Message
 
 if TYPE_CHECKING:
@@ -212,6 +213,10 @@ class Link:
             return
         except Exception as error:  # noqa: BLE001 (a subscriber's exception goes up to us)
             self._owner.raised(error)
+            return
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            # Of a function of the user's; asyncio would tell of it, and let the message go.
+            self._owner.raised(interrupted(error))
             return
         if wire.has_passed and self._wire is wire:
             self.passed(0)

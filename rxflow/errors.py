@@ -50,3 +50,10 @@ class SinkError(RxflowError):
 
 class RxflowWarning(UserWarning):
     """What a user must know, told when no `run` is there to log it."""
+
+
+def interrupted(error: BaseException) -> RxflowError:
+    """What a stream fails with whose function was cancelled, or raised what cancels."""
+    failure = RxflowError(f"a function of the stream raised {error!r}")
+    failure.__cause__ = error
+    return failure

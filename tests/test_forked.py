@@ -17,9 +17,9 @@ import pytest
 import reactivex
 from scripted import PINGREQ, Conversation, ScriptedBroker, publish
 
-from rxflow import JsonSink, MqttSink, SinkError, from_mqtt, run
+from rxflow import JsonSink, MqttSink, SinkError, _forked, from_mqtt, run
 from rxflow import operators as ops
-from rxflow._forked import close_in_child
+from rxflow._forked import close_in_child, import_before_fork
 from rxflow._read_pass import under_way
 from rxflow.broker import Broker
 
@@ -265,3 +265,16 @@ def test_a_child_says_nothing_on_a_connection_with_tls(authority):
         secured.send(b"after")
     thread.join(10)
     assert b"".join(heard) == b"beforeafter"
+
+
+def test_what_a_thread_may_be_importing_is_imported_before_the_fork(tmp_path, monkeypatch):
+    (tmp_path / "imported_late.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_forked, "_late", set())
+    import_before_fork("imported_late")
+    assert "imported_late" not in sys.modules
+
+    def act():
+        assert "imported_late" in sys.modules
+
+    in_child(act)

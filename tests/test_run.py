@@ -27,6 +27,7 @@ from rxflow import (
     JsonLinesSink,
     JsonSink,
     MqttSink,
+    RxflowError,
     RxflowWarning,
     SinkError,
     from_mqtt,
@@ -828,3 +829,18 @@ def test_a_run_does_not_warn_of_operators_that_keep_the_envelope(marbles, operat
     flow = broker.from_mqtt("t").pipe(operator, ops.delay(2))
     marbles.run(run_async(flow, sink, seconds=8, log=False))
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("before", [ops.map(lambda m: m), ops.delay(1)], ids=["read", "timer"])
+def test_what_cancels_in_a_function_of_the_users_is_an_error_and_acknowledges_nothing(
+    marbles, error, before
+):
+    def raising(_):
+        raise error
+
+    broker, sink = marbles.mqtt("t q1 : -ab-c---"), marbles.sink()
+    flow = broker.from_mqtt("t").pipe(before, ops.map(raising))
+    with pytest.raises(RxflowError, match=f"a function of the stream raised {error.__name__}"):
+        marbles.run(run_async(flow, sink, seconds=8, log=False))
+    assert list(broker.acknowledgements) == []
