@@ -15,7 +15,7 @@ from rxflow._read_pass import read_pass
 from rxflow._surroundings import surroundings_of
 from rxflow._wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
 from rxflow.delivery import Ledger
-from rxflow.errors import interrupted
+from rxflow.errors import CANCELLING, interrupted
 from rxflow.message import Message
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Link:
         except Exception as error:  # noqa: BLE001 (a subscriber's exception goes up to us)
             self._owner.raised(error)
             return
-        except (asyncio.CancelledError, GeneratorExit) as error:
+        except CANCELLING as error:
             # Of a function of the user's; asyncio would tell of it, and let the message go.
             self._owner.raised(interrupted(error))
             return

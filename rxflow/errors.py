@@ -11,6 +11,9 @@ The cause of each is kept in `__cause__`. None of their texts holds a password.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 
 class RxflowError(Exception):
     """What every error of rxflow derives from."""
@@ -50,6 +53,10 @@ class SinkError(RxflowError):
 
 class RxflowWarning(UserWarning):
     """What a user must know, told when no `run` is there to log it."""
+
+
+CANCELLING: Final = (asyncio.CancelledError, GeneratorExit)
+"""Raised by a function of the user's these end no stream: they are no `Exception`."""
 
 
 def interrupted(error: BaseException) -> RxflowError:

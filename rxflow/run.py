@@ -20,7 +20,14 @@ from rxflow import arguments
 from rxflow._surroundings import surroundings_of
 from rxflow.client_ids import ClientIds
 from rxflow.delivery import Journal
-from rxflow.errors import ConfigError, ConnectError, RxflowError, SinkError, interrupted
+from rxflow.errors import (
+    CANCELLING,
+    ConfigError,
+    ConnectError,
+    RxflowError,
+    SinkError,
+    interrupted,
+)
 from rxflow.log import announce, escaped, logger
 from rxflow.operators.scope import Scope, left, subscribing, within
 from rxflow.report import Report
@@ -214,7 +221,7 @@ class _Scheduler(AsyncIOScheduler):
         except Exception as error:  # noqa: BLE001 (raised by the run)
             self._raised(error)
             return Disposable()
-        except (asyncio.CancelledError, GeneratorExit) as error:
+        except CANCELLING as error:
             self._raised(interrupted(error))
             return Disposable()
 

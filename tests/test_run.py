@@ -18,6 +18,7 @@ import paho.mqtt.client as paho
 import pytest
 import reactivex
 from reactivex import operators as rx
+from reactivex.scheduler import NewThreadScheduler
 from reactivex.subject import Subject
 from scripted import DISCONNECT, PUBACK, ScriptedBroker, publish
 from serving import serve, until_disconnect
@@ -844,3 +845,13 @@ def test_what_cancels_in_a_function_of_the_users_is_an_error_and_acknowledges_no
     with pytest.raises(RxflowError, match=f"a function of the stream raised {error.__name__}"):
         marbles.run(run_async(flow, sink, seconds=8, log=False))
     assert list(broker.acknowledgements) == []
+
+
+@pytest.mark.parametrize("operator", [ops.map, ops.filter, ops.do_action, ops.distinct])
+def test_what_cancels_on_another_thread_is_an_error_too(operator):
+    def raising(_):
+        raise asyncio.CancelledError
+
+    moved = ONE.pipe(ops.observe_on(NewThreadScheduler()), operator(raising))
+    with pytest.raises(RxflowError, match="a function of the stream raised CancelledError"):
+        quiet(moved, Seen(), seconds=10)

@@ -12,6 +12,7 @@ from reactivex.operators._timeinterval import TimeInterval
 from reactivex.operators._timestamp import Timestamp
 
 from rxflow import arguments
+from rxflow.errors import CANCELLING, interrupted
 from rxflow.message import Batch, Message
 from rxflow.operators.envelope import CARRIERS, enveloped, payload_of
 from rxflow.operators.operator import Made, Same, swift
@@ -69,6 +70,9 @@ def _mapped(
                 result = mapper(item)
             except Exception as error:  # noqa: BLE001 (a user's function may raise anything)
                 _fail(item, error, observer, rejected)
+                return
+            except CANCELLING as error:
+                _fail(item, interrupted(error), observer, rejected)
                 return
             kind = type(item)
             if kind is Message:
@@ -130,6 +134,11 @@ def filter(predicate: Callable[[T], object]) -> Same[T]:
             except Exception as error:  # noqa: BLE001 (a user's function may raise anything)
                 name_topic(error, item)
                 observer.on_error(error)
+                return
+            except CANCELLING as error:
+                failure = interrupted(error)
+                name_topic(failure, item)
+                observer.on_error(failure)
                 return
             if is_wanted:
                 observer.on_next(item)

@@ -8,6 +8,7 @@ from typing import Any
 
 from reactivex import abc
 
+from rxflow.errors import CANCELLING, interrupted
 from rxflow.log import printable
 from rxflow.message import Message
 from rxflow.operators.envelope import messages_in, newest
@@ -50,6 +51,10 @@ def noting(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             name_topic(error, *items)
             raise
+        except CANCELLING as error:
+            failure = interrupted(error)
+            name_topic(failure, *items)
+            raise failure from error
 
     return call
 
