@@ -18,7 +18,6 @@ import paho.mqtt.client as paho
 import pytest
 import reactivex
 from reactivex import operators as rx
-from reactivex.scheduler import NewThreadScheduler
 from reactivex.subject import Subject
 from scripted import DISCONNECT, PUBACK, ScriptedBroker, publish
 from serving import serve, until_disconnect
@@ -852,6 +851,12 @@ def test_what_cancels_on_another_thread_is_an_error_too(operator):
     def raising(_):
         raise asyncio.CancelledError
 
-    moved = ONE.pipe(ops.observe_on(NewThreadScheduler()), operator(raising))
+    threads = []
+
+    def elsewhere(observer, _=None):
+        threads.append(threading.Thread(target=observer.on_next, args=(1,)))
+        threads[0].start()
+
     with pytest.raises(RxflowError, match="a function of the stream raised CancelledError"):
-        quiet(moved, Seen(), seconds=10)
+        quiet(reactivex.create(elsewhere).pipe(operator(raising)), Seen(), seconds=10)
+    threads[0].join(10)
