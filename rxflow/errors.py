@@ -12,6 +12,7 @@ The cause of each is kept in `__cause__`. None of their texts holds a password.
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Final
 
 
@@ -55,12 +56,22 @@ class RxflowWarning(UserWarning):
     """What a user must know, told when no `run` is there to log it."""
 
 
-CANCELLING: Final = (asyncio.CancelledError, GeneratorExit)
+CANCELLING: Final = (asyncio.CancelledError, GeneratorExit, SystemExit)
 """Raised by a function of the user's these end no stream: they are no `Exception`."""
 
 
 def interrupted(error: BaseException) -> RxflowError:
     """What a stream fails with whose function was cancelled, or raised what cancels."""
+    if isinstance(error, SystemExit) and _is_heard():
+        raise error
     failure = RxflowError(f"a function of the stream raised {error!r}")
     failure.__cause__ = error
     return failure
+
+
+def _is_heard() -> bool:
+    """Whether SystemExit ends more than its thread: on the main thread, or out of a loop."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        or asyncio._get_running_loop() is not None  # noqa: SLF001 (None where none runs)
+    )

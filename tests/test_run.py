@@ -846,10 +846,11 @@ def test_what_cancels_in_a_function_of_the_users_is_an_error_and_acknowledges_no
     assert list(broker.acknowledgements) == []
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
 @pytest.mark.parametrize("operator", [ops.map, ops.filter, ops.do_action, ops.distinct])
-def test_what_cancels_on_another_thread_is_an_error_too(operator):
+def test_what_cancels_on_another_thread_is_an_error_too(operator, error):
     def raising(_):
-        raise asyncio.CancelledError
+        raise error
 
     threads = []
 
@@ -857,6 +858,6 @@ def test_what_cancels_on_another_thread_is_an_error_too(operator):
         threads.append(threading.Thread(target=observer.on_next, args=(1,)))
         threads[0].start()
 
-    with pytest.raises(RxflowError, match="a function of the stream raised CancelledError"):
+    with pytest.raises(RxflowError, match=f"a function of the stream raised {error.__name__}"):
         quiet(reactivex.create(elsewhere).pipe(operator(raising)), Seen(), seconds=10)
     threads[0].join(10)
