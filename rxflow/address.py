@@ -183,7 +183,9 @@ def parse(
     """
     parts = _URL.fullmatch(url)
     if parts is None or any(not c.isprintable() or c == " " for c in url):
-        raise _wrong(url, "expected scheme://host, without white space")
+        raise _wrong(
+            url, "expected scheme://host without white space, such as mqtt://localhost:1883"
+        )
     scheme = cast("Scheme", parts["scheme"].lower())
     if scheme not in PORTS and scheme != UNIX:
         known = "mqtt, mqtts, ws, wss and mqtt+unix"

@@ -54,7 +54,10 @@ def _rows(named: Path) -> Iterator[Any]:
 
 
 def _opened(path: Path) -> int:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise SinkError(f"{escaped(path)} is not there: no sink has made it yet.") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise SinkError(f"{escaped(path)} is not a file.")

@@ -85,7 +85,7 @@ def examine(fd: int, size: int, layout: Layout) -> Repair:
 
 
 def _foreign(layout: Layout) -> Foreign:
-    return Foreign(f"it does not begin like a {layout.name} of rxflow's")
+    return Foreign(f"it does not begin like rxflow's {layout.name}")
 
 
 def _first_bad_line(window: bytes, at: int, layout: Layout) -> _Line | None:
