@@ -315,9 +315,24 @@ class Source:
     @property
     def unreached(self) -> str | None:
         """The broker, and why there is no connection, while there has been none and is wanted."""
-        if self.has_ended or self._connects:
+        if self.has_ended or self._connects or self._has_been_reached():
             return None
         return f"{self.settings.address}: {self._client.trouble or 'no answer so far'}"
+
+    @property
+    def has_connected(self) -> bool:
+        """True once a connection has stood."""
+        return self._connects > 0
+
+    def _has_been_reached(self) -> bool:
+        """Whether an earlier subscription of this run had a connection to the same broker."""
+        others = self.root.sources if self.root else []
+        return any(
+            isinstance(other, Source)
+            and other.has_connected
+            and other.settings.address.place == self.settings.address.place
+            for other in others
+        )
 
     @property
     def _may_take_its_time(self) -> bool:

@@ -119,6 +119,7 @@ from rxflow.operators.buffers import (
     buffer_with_count as buffer_with_count,
     buffer_with_time as buffer_with_time,
     buffer_with_time_or_count as buffer_with_time_or_count,
+    emptied_after,
     never_empty,
 )
 from rxflow.operators.checking import checked
@@ -208,6 +209,7 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (thinned, "debounce sample throttle_with_mapper throttle_with_timeout"),
     (batched, "buffer buffer_toggle buffer_when max_by min_by take_last_buffer to_iterable"),
     (batched, "to_list"),
+    (emptied_after, "to_dict"),
     (never_empty, "buffer buffer_toggle buffer_when take_last_buffer"),
     (held, "all average buffer buffer_when contains count default_if_empty element_at_or_default"),
     (held, "find find_index first_or_default fork_join is_empty last"),

@@ -164,6 +164,23 @@ def _taken(items: list[Any]) -> list[Any]:
     return _as_batch(taken)
 
 
+def emptied_after(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex (`to_dict`), which does not keep what it has emitted."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
+        operator = make(*args, **kwargs)
+        return lambda source: rx.map(_moved)(operator(source))
+
+    return made
+
+
+def _moved(collected: Any) -> Any:
+    moved = collected.copy()
+    collected.clear()
+    return moved
+
+
 def _as_batch(items: list[Any]) -> list[Any]:
     if not items or type(items[0]) is not Message or {*map(type, items)} != {Message}:
         return items

@@ -272,3 +272,19 @@ def test_what_is_behind_a_retry_is_not_held_by_the_error_that_it_has_swallowed(m
     report = marbles.run(run_async(flow, sink, seconds=2, log=False))
     assert (sink.stored, report.left) == ([], 1)
     assert report.seconds < 3
+
+
+def test_what_a_dict_has_given_to_a_sink_is_acknowledged(marbles):
+    broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
+    flow = read(broker).pipe(ops.buffer_with_time(4.5), ops.map(tuple), ops.to_dict(str))
+    rows = flow.pipe(ops.map(lambda _: "all"))
+    report = marbles.run(run_async(rows, sink, seconds=5, log=False))
+    assert (keys(broker), report.left) == (["a"], 0)
+
+
+def test_a_source_that_is_subscribed_again_at_the_end_is_not_called_unreached(marbles):
+    broker, sink = marbles.mqtt("t q1 : -(ab)---"), marbles.sink()
+    again = iter([True, True, False])
+    flow = read(broker).pipe(ops.take(2), ops.while_do(lambda _: next(again)))
+    report = marbles.run(run_async(flow, sink, seconds=1.001, log=False))
+    assert report.stored == 2
