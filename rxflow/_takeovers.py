@@ -15,6 +15,9 @@ from typing import Final
 SHORT: Final = 30.0
 """Seconds: a connection that lasts longer is nobody's rival."""
 
+_FOUGHT: Final = 5.0
+"""Seconds: a rival comes back at once; a network that fails does so whenever it likes."""
+
 ROUNDS: Final = 3
 """So many rounds are no coincidence."""
 
@@ -61,11 +64,14 @@ class Takeovers:
             has_worked: Whether something was done on it.
             is_closed: Whether the other end closed it, without a word.
         """
-        is_round = self._is_proof and is_closed and seconds < SHORT
+        is_round = self._is_proof and is_closed and seconds < _FOUGHT
         if seconds > _FORGOTTEN_AFTER:
             self.rounds = 0
         self.closed_in_a_row = self.closed_in_a_row + 1 if is_closed and seconds < SHORT else 0
-        self.rounds += is_round
+        if is_closed:
+            self.rounds += is_round
+        else:  # a network that fails; a rival makes the broker close
+            self.rounds = max(0, self.rounds - 1)
         was_probe, self._is_probe, self._is_proof = self._is_probe, False, False
         self._is_probe = is_closed and has_worked and seconds < SHORT and not was_probe
         return self._is_probe
