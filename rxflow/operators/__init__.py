@@ -209,7 +209,7 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (thinned, "debounce sample throttle_with_mapper throttle_with_timeout"),
     (batched, "buffer buffer_toggle buffer_when max_by min_by take_last_buffer to_iterable"),
     (batched, "to_list"),
-    (emptied_after, "to_dict"),
+    (emptied_after, "to_dict to_set"),
     (never_empty, "buffer buffer_toggle buffer_when take_last_buffer"),
     (held, "all average buffer buffer_when contains count default_if_empty element_at_or_default"),
     (held, "find find_index first_or_default fork_join is_empty last"),

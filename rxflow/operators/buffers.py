@@ -165,7 +165,7 @@ def _taken(items: list[Any]) -> list[Any]:
 
 
 def emptied_after(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex (`to_dict`), which does not keep what it has emitted."""
+    """The same operator of reactivex (`to_set`), which does not keep what it has emitted."""
 
     @functools.wraps(make)
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:

@@ -19,7 +19,7 @@ from reactivex.internal import is_future
 
 from rxflow.message import Message
 from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
-from rxflow.operators.holding import outlast
+from rxflow.operators.holding import Fed, outlast
 from rxflow.operators.operator import Made, Same
 from rxflow.operators.scope import scope_of, unscoped
 from rxflow.operators.setting_aside import name_topic
@@ -168,7 +168,9 @@ def merge(
 
 
 def _opened(item: Any) -> Any:
-    return spread(item, item.payload) if type(item) is Message else item
+    if type(item) is Message:
+        return spread(item, item.payload)
+    return spread(item, item) if isinstance(item, Observable) or is_future(item) else item
 
 
 def spread(item: Any, stream: Any) -> Any:
@@ -185,7 +187,7 @@ def spread(item: Any, stream: Any) -> Any:
     if messages_in(item):
         return _Spreading(item, stream)
     # A group or a window goes on for as long as it is fed.
-    return stream if isinstance(item, Observable) else _Working(stream)
+    return stream if isinstance(item, Fed) else _Working(stream)
 
 
 class _Working(Observable[Any]):

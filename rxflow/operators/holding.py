@@ -12,7 +12,7 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any, TypeVar, cast
 
-from reactivex import GroupedObservable, Observable, abc
+from reactivex import ConnectableObservable, GroupedObservable, Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.internal import noop, synchronized
 
@@ -235,6 +235,41 @@ def feeding(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+class Fed(Observable[T]):
+    """A stream that goes on for as long as it is fed: a group, a window, or what is made of one.
+
+    What is made of it by `pipe` is one too.
+    """
+
+    def pipe(self, *operators: Callable[[Any], Any]) -> Any:
+        made = super().pipe(*operators)
+        if not isinstance(made, Observable) or isinstance(made, ConnectableObservable):
+            return made
+        return _Made(cast("Observable[Any]", made))
+
+
+class _Made(Fed[T]):
+    """The same stream, by another name: nothing is between it and who subscribes."""
+
+    def __init__(self, stream: Observable[T]) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T] | abc.OnNext[T] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        return self._stream.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+
+
+class _Group(Fed[Any], GroupedObservable[Any, Any]):
+    """A group."""
+
+
 def fed(stream: Observable[Any], feeder: Holding) -> Observable[Any]:
     """The same group, window or subject; what is subscribed to it is ended after its feeder."""
 
@@ -247,5 +282,5 @@ def fed(stream: Observable[Any], feeder: Holding) -> Observable[Any]:
 
     if isinstance(stream, GroupedObservable):
         group = cast("GroupedObservable[Any, Any]", stream)
-        return GroupedObservable(group.key, Observable(subscribe))
-    return Observable(subscribe)
+        return _Group(group.key, Observable(subscribe))
+    return Fed(subscribe)

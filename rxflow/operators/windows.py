@@ -17,7 +17,7 @@ from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable
 
 from rxflow import arguments
-from rxflow.operators.holding import Gated, Holding
+from rxflow.operators.holding import Fed, Gated, Holding
 from rxflow.operators.operator import lifted
 from rxflow.operators.scope import scope_of
 from rxflow.operators.timing import Spans, Timer
@@ -38,7 +38,7 @@ def window_toggle(
         openings: A window begins with each of its items.
         closing_mapper: Makes, of that item, the stream whose first item or end closes the window.
     """
-    return compose(rx.window_toggle(openings, closing_mapper), rx.map(Gated))
+    return compose(rx.window_toggle(openings, closing_mapper), rx.map(_Toggled))
 
 
 def window_with_count(count: int, skip: int | None = None) -> Windows[T]:
@@ -176,7 +176,11 @@ def _by_time_or_count(
     return subscribe
 
 
-class _Window(Observable[Any]):
+class _Toggled(Fed[T], Gated[T]):
+    """A window that its scope can complete."""
+
+
+class _Window(Fed[Any]):
     """One window: whoever subscribes gets what comes from then on, until it ends."""
 
     def __init__(self, refs: RefCountDisposable, windows: _Windows) -> None:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 from battery.sizes import PIPELINES
 from pipelines import judging
-from pipelines.judging import Fault, Outcome, judged, run
+from pipelines.judging import Fault, Outcome, faults, judged, run
 from pipelines.making import Case, Generator, Pipeline, Step, paste, written
 from pipelines.shrinking import shrunk
 from reactivex import Observable
@@ -48,10 +48,6 @@ def only_references_count():
     gc.enable()
     gc.unfreeze()
     gc.collect()
-
-
-def faults(case: Case) -> list[Fault]:
-    return judged(case, run(case))
 
 
 def told(case: Case, found: list[Fault]) -> str:

@@ -32,6 +32,8 @@ def streams(draw: st.DrawFn) -> list[Any]:
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, set):  # in no order
+        return repr(sorted(value, key=repr))
     return str(value) if isinstance(value, Notification) else repr(value)
 
 

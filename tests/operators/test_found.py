@@ -274,9 +274,10 @@ def test_what_is_behind_a_retry_is_not_held_by_the_error_that_it_has_swallowed(m
     assert report.seconds < 3
 
 
-def test_what_a_dict_has_given_to_a_sink_is_acknowledged(marbles):
+@pytest.mark.parametrize("collected", [ops.to_dict(str), ops.to_set()], ids=repr)
+def test_what_a_dict_or_a_set_has_given_to_a_sink_is_acknowledged(marbles, collected):
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
-    flow = read(broker).pipe(ops.buffer_with_time(4.5), ops.map(tuple), ops.to_dict(str))
+    flow = read(broker).pipe(ops.buffer_with_time(4.5), ops.map(tuple), collected)
     rows = flow.pipe(ops.map(lambda _: "all"))
     report = marbles.run(run_async(rows, sink, seconds=5, log=False))
     assert (keys(broker), report.left) == (["a"], 0)
@@ -288,3 +289,59 @@ def test_a_source_that_is_subscribed_again_at_the_end_is_not_called_unreached(ma
     flow = read(broker).pipe(ops.take(2), ops.while_do(lambda _: next(again)))
     report = marbles.run(run_async(flow, sink, seconds=1.001, log=False))
     assert report.stored == 2
+
+
+def opened(flatten):
+    """Operators that make a stream of each value, and another that opens these."""
+    slow = ops.map(lambda value: timer(0.5).pipe(rx.map(lambda _: value)))
+    return lambda source: source.pipe(slow, flatten)
+
+
+OPENING = {
+    "merge": opened(ops.merge(max_concurrent=2)),
+    "merge_all": opened(ops.merge_all()),
+    "concat_all": opened(ops.concat_all()),
+    "switch_latest": opened(ops.switch_latest()),
+    "exclusive": opened(ops.exclusive()),
+    "flat_map": opened(ops.flat_map(lambda stream: stream)),
+}
+
+
+@pytest.mark.parametrize("opening", OPENING.values(), ids=OPENING)
+def test_a_stream_that_is_a_value_in_the_stream_of_a_message_is_awaited(marbles, opening):
+    broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
+    flow = read(broker).pipe(ops.flat_map(lambda m: one(m).pipe(opening, ops.to_list())))
+    marbles.run(run_async(flow, sink, seconds=1.2, log=False))
+    assert (sink.stored, keys(broker)) == ([["a"]], ["a"])
+
+
+@pytest.mark.parametrize("opening", OPENING.values(), ids=OPENING)
+def test_a_stream_that_is_a_value_made_of_no_message_is_awaited(marbles, opening):
+    broker, sink = marbles.mqtt("t q1 : ----"), marbles.sink()
+    flow = read(broker).pipe(ops.is_empty(), opening)
+    marbles.run(run_async(flow, sink, seconds=1.2, log=False))
+    assert sink.stored == [True]
+
+
+OPENED = {
+    "merge_all": ops.merge_all(),
+    "merge": ops.merge(max_concurrent=9),
+    "flat_map": ops.flat_map(lambda stream: stream),
+}
+ALL_STREAMS = {
+    **STREAMS,
+    "window": lambda: ops.window(timer(0.5, 0.7)),
+    "window_when": lambda: ops.window_when(lambda: timer(0.7)),
+    "window_toggle": lambda: ops.window_toggle(timer(0.5), lambda _: never()),
+}
+
+
+@pytest.mark.parametrize("streams", ALL_STREAMS.values(), ids=ALL_STREAMS)
+@pytest.mark.parametrize("opening", OPENED.values(), ids=OPENED)
+def test_what_is_made_of_a_group_or_a_window_is_not_awaited(marbles, opening, streams):
+    broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
+    endless = ops.map(lambda s: s.pipe(ops.merge(never())).pipe(ops.merge(never())))
+    flow = read(broker).pipe(streams(), endless, opening)
+    report = marbles.run(run_async(flow, sink, seconds=4, log=False))
+    assert (sink.stored, keys(broker)) == (["a"], ["a"])
+    assert report.seconds < 5

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +46,8 @@ from rxflow.testing.virtual_time import timers_on
 TOO_LATE = 4.9
 """Seconds: a drain that takes so long has run into its timeout of five."""
 
+LONG = 95.0
+"""Seconds: a drain that takes so long is no longer one that only has much to do."""
 
 TOO_FEW = ("first()", "last()", "element_at(", "min(", "max(", "single(", "average(")
 """What fails when there are none."""
@@ -85,6 +87,21 @@ class Fault:
     text: str
 
 
+def faults(case: Case) -> list[Fault]:
+    """What is wrong with a case, which is run for that.
+
+    A drain may have so much to do that it runs into its timeout: twenty streams in a row take as
+    long as they take. What is acknowledged is judged of that run too, everything else of one with
+    a longer timeout. Who runs into that one as well would do so for ever.
+    """
+    outcome = run(case)
+    if case.drain is None and case.end != "hasty" and _is_late(case, outcome):
+        return _Judge(case, outcome, is_cut_short=True).faults() or faults(
+            replace(case, drain=LONG)
+        )
+    return judged(case, outcome)
+
+
 def run(case: Case) -> Outcome:
     """Run it in virtual time."""
     outcome = Outcome()
@@ -92,7 +109,7 @@ def run(case: Case) -> Outcome:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # standing still, possible gaps
         try:
-            with Marbles(frame="100ms", limit="60s") as marbles:
+            with Marbles(frame="100ms", limit="150s") as marbles:
                 seen.is_on = True
                 seen.now = lambda: marbles.scheduler.microseconds
                 _run(case, marbles, outcome)
@@ -132,18 +149,24 @@ def _compiled(text: str) -> Any:
 
 
 def judged(case: Case, outcome: Outcome) -> list[Fault]:
-    """What is wrong with it."""
+    """What is wrong with a run of it."""
     return _Judge(case, outcome).faults()
 
 
+def _is_late(case: Case, outcome: Outcome) -> bool:
+    return outcome.ended_at > case.at + (TOO_LATE if case.drain is None else case.drain - 0.1)
+
+
 class _Judge:
-    def __init__(self, case: Case, outcome: Outcome) -> None:
+    def __init__(self, case: Case, outcome: Outcome, *, is_cut_short: bool = False) -> None:
         self.case = case
+        self.is_cut_short = is_cut_short
         self.outcome = outcome
         self.seen = outcome.seen
         self.text = program(case)
         self.found: list[Fault] = []
         self.stored = [set(words.tokens(rows)) for rows in outcome.rows]
+        self.letters = [{letter for _, letter in tokens} for tokens in self.stored]
         self.aside = {token for row in outcome.aside for token in words.tokens(row)}
         self.passed: dict[tuple[int, str], set[Token]] = {}
         self.ways = [
@@ -162,6 +185,7 @@ class _Judge:
         self._judge_error()
         may_be_full = any("x" in disk for disk in self.case.disks)
         is_graceful = self.outcome.error is None and self.case.end not in IN_ANGER
+        is_graceful = is_graceful and not self.is_cut_short
         has_hidden = may_be_full or any(word in self.text for word in TOO_FEW)
         if self.case.end == "cancel" and has_hidden:
             is_graceful = False  # whoever cancels it is not told of the error
@@ -210,8 +234,8 @@ class _Judge:
         said = "acknowledged" if is_acknowledged else "received"
         missing = [(sink, way) for fate, sink, way in fates if fate == "missing"]
         if not is_graceful:  # a row of it is there; a ledger knows sinks, no branches within one
-            has_row = {sink for fate, sink, _ in fates if fate == "stored"}
-            missing = [(sink, way) for sink, way in missing if sink not in has_row]
+            rows = self._rows(letter)
+            missing = [(sink, way) for sink, way in missing if rows.isdisjoint(self.letters[sink])]
         if missing and (is_acknowledged or (is_graceful and not self.has_failed)):
             sink, way = missing[0]
             self._add(f"{said}, not stored", f"{letter}: {said}, not stored{_by(sink, way)}")
@@ -225,6 +249,15 @@ class _Judge:
             and all(fate == "stored" for fate, _, _ in fates)
         ):
             self._add("stored, not acknowledged", f"{letter}: stored, not acknowledged")
+
+    def _rows(self, letter: str) -> set[str]:
+        """The letter, and the results that were made of it."""
+        found = {letter}
+        for key in sorted(self.seen.made, key=lambda key: int(key[1:])):  # as they follow
+            for record in self.seen.records.get(key, []):
+                if any(other in found for _, other in record.tokens):
+                    found |= record.results
+        return found
 
     def _qos(self, topic: str) -> int:
         case = self.case
@@ -299,7 +332,7 @@ class _Judge:
     def _judge_results(self) -> None:
         for sink, _, way in self.ways:
             for index, passage in enumerate(way):
-                if passage.kind != "R":
+                if passage.kind != "R" or passage.is_switched:
                     continue
                 records = self.seen.records.get(passage.name, [])
                 of_nothing = any(not record.inputs for record in records)
@@ -324,10 +357,10 @@ class _Judge:
 
     def _judge_report(self, *, is_graceful: bool) -> None:
         case, report = self.case, self.outcome.report
-        ended_at = self.outcome.ended_at
         is_explained = report and report.left and any(word in self.text for word in LEAVING)
-        if ended_at > case.at + TOO_LATE and not is_explained:
-            self._add("too late", f"ended at {ended_at:g} s, told to at {case.at:g} s")
+        if _is_late(case, self.outcome) and not (is_explained or self.is_cut_short):
+            text = f"ended at {self.outcome.ended_at:g} s, told to at {case.at:g} s"
+            self._add("too late", text)
         if report is None:
             return
         parts = report.stored, report.let_go, report.set_aside, report.left

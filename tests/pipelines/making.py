@@ -73,6 +73,8 @@ class Case:
         disks: Of the sinks.
         end: How it ends: `seconds`, `signal`, `cancel`, and in anger `cancel twice` and `hasty`.
         at: When, in seconds.
+        again: Of `cancel twice`: how long after that.
+        drain: How long it may take to end; None: as long as by default.
     """
 
     seed: int
@@ -84,6 +86,7 @@ class Case:
     end: str
     at: float
     again: float = 0.0
+    drain: float | None = None
 
 
 # -- what each operator is written as --------------------------------------------------------------
@@ -469,7 +472,7 @@ SIMPLE: dict[str, tuple[Make, ...]] = {
     "E": (
         lambda g: f"ops.map(Fails({g.few(1, 8)}))",
         lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.retry(2)",
-        lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.buffer_with_count(3), ops.retry()",
+        lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.buffer_with_count(3), ops.retry(20)",
         lambda g: f"ops.map(Fails({g.few(1, 8)}, 2)), ops.retry(3)",
         lambda g: f"ops.map(Fails({g.few(1, 8)})), ops.catch(lambda _, again: again)",
         lambda g: (
@@ -610,12 +613,14 @@ def program(case: Case, *, is_watched: bool = False) -> str:
         text = written(shown(case, limb), is_watched=is_watched)
         flows.append(f"{trunk}.pipe({text})" if text else trunk)
     pairs = ", ".join(f"({text}, {sink})" for text, sink in zip(flows, sinks, strict=True))
+    drain = 0.0 if case.end == "hasty" else case.drain
+    rest = "log=False" if drain is None else f"drain_timeout={drain:g}, log=False"
     ending = {
-        "seconds": f"run_async({pairs}, seconds={case.at:g}, log=False)",
-        "hasty": f"run_async({pairs}, seconds={case.at:g}, drain_timeout=0.0, log=False)",
-        "signal": f"stopped({pairs}, at={case.at:g})",
-        "cancel": f"cancelled({pairs}, at={case.at:g})",
-        "cancel twice": f"cancelled({pairs}, at={case.at:g}, again={case.again:g})",
+        "seconds": f"run_async({pairs}, seconds={case.at:g}, {rest})",
+        "hasty": f"run_async({pairs}, seconds={case.at:g}, {rest})",
+        "signal": f"stopped({pairs}, at={case.at:g}, {rest})",
+        "cancel": f"cancelled({pairs}, at={case.at:g}, {rest})",
+        "cancel twice": f"cancelled({pairs}, at={case.at:g}, again={case.again:g}, {rest})",
     }[case.end]
     lines.append(f"report = marbles.run({ending})")
     return "\n".join(lines)
@@ -672,6 +677,7 @@ class Passage:
         reference: What reactivex would do with the items of that record.
         is_nested: It stands in a stream within the stream, or in a branch.
         is_strict: Of `U`: everything upstream ends with it. Of `E`: so does the source.
+        is_switched: It stands in a stream that the next one ends (`switch_map`).
     """
 
     kind: str
@@ -679,6 +685,7 @@ class Passage:
     reference: str = ""
     is_nested: bool = False
     is_strict: bool = True
+    is_switched: bool = False
 
 
 Way = tuple[Passage, ...]
@@ -745,5 +752,9 @@ def _through(step: Step, *, is_nested: bool, is_loose: bool) -> Iterator[Way]:
             # What a stream emits at once only the first part gets: it counts for itself.
             kind = "L" if "indexed" in step.text else "D"
             head = (Passage(kind, step.key, step.of_parts[index], is_nested),)
+        is_switched = "switch_map(" in step.text
         for tail in _ways(part, is_nested=True):
-            yield (*head, *tail)
+            if is_switched:
+                yield (*head, *(replace(each, is_switched=True) for each in tail))
+            else:
+                yield (*head, *tail)

@@ -208,6 +208,7 @@ class Record:
     inputs: list[tuple[int, Any]] = field(default_factory=list)
     tokens: set[Token] = field(default_factory=set)
     outputs: int = 0
+    results: set[str] = field(default_factory=set)  # of what reduces, as `Made` names them
     ended: int | None = None
     has_completed: bool = False  # what is upstream
     is_cut: bool = False  # it ended before what is upstream did
@@ -228,6 +229,7 @@ class Seen:
     records: dict[str, list[Record]] = field(default_factory=dict)
     made: dict[str, list[str]] = field(default_factory=dict)  # by what reduces: its results
     raised: int = 0
+    emitting: Record | None = None  # which subscription emitted last
 
 
 seen = Seen()
@@ -269,6 +271,7 @@ def _watched(record: Record, operator: Any, source: Any) -> Observable[Any]:
     def downstream(observer: Any, scheduler: Any = None) -> Any:
         def on_next(item: Any) -> None:
             record.outputs += 1
+            seen.emitting = record
             observer.on_next(item)
 
         def on_completed() -> None:
@@ -292,6 +295,8 @@ class Made:
     def __call__(self, item: Any) -> str:
         results = seen.made.setdefault(self._key, [])
         results.append(f"={self._key}.{len(results)}")
+        assert seen.emitting  # it stands right behind what reduces
+        seen.emitting.results.add(results[-1])
         return results[-1]
 
 
@@ -308,7 +313,7 @@ def read(broker: Any, topic: str, qos: int) -> Any:
 # -- how it ends -----------------------------------------------------------------------------------
 
 
-async def stopped(*pairs: Any, at: float) -> Any:
+async def stopped(*pairs: Any, at: float, **settings: Any) -> Any:
     """Run, and be told to end as by SIGTERM."""
 
     @contextlib.contextmanager
@@ -320,15 +325,15 @@ async def stopped(*pairs: Any, at: float) -> Any:
     module: Any = sys.modules["rxflow.run"]
     no_signals, module._no_signals = module._no_signals, signals
     try:
-        running = run_async(*pairs, log=False)
+        running = run_async(*pairs, **settings)
     finally:
         module._no_signals = no_signals
     return await running
 
 
-async def cancelled(*pairs: Any, at: float, again: float | None = None) -> Any:
+async def cancelled(*pairs: Any, at: float, again: float | None = None, **settings: Any) -> Any:
     """Run, and cancel the task, perhaps a second time so much later."""
-    task = asyncio.ensure_future(run_async(*pairs, log=False))
+    task = asyncio.ensure_future(run_async(*pairs, **settings))
     done, _ = await asyncio.wait([task], timeout=at)
     if not done:
         task.cancel()
