@@ -520,6 +520,7 @@ class _Run:
             async with asyncio.timeout(self._drain_timeout):
                 await _first(self._has_ended.wait(), self._flushed(has_flushed))
         except TimeoutError:
+            self._abandon()  # before what is still at work for one of them is dropped
             gc.collect()  # what only a cycle of references holds is let go of now
             self._tell_who_holds()
         except asyncio.CancelledError:

@@ -153,8 +153,9 @@ class _Use(Generic[T]):
         self.count = 0
 
     def on_error(self, error: Exception) -> None:
-        """Its source has failed."""
+        """Its source has failed; let go of it first, for whoever begins anew at once."""
         self._reset(self)
+        self.connection.dispose()
         self.subject.on_error(error)
 
     def on_completed(self) -> None:

@@ -345,3 +345,22 @@ def test_what_is_made_of_a_group_or_a_window_is_not_awaited(marbles, opening, st
     report = marbles.run(run_async(flow, sink, seconds=4, log=False))
     assert (sink.stored, keys(broker)) == (["a"], ["a"])
     assert report.seconds < 5
+
+
+def test_when_a_drain_runs_out_each_of_two_sinks_must_have_stored_what_is_acknowledged(marbles):
+    broker, one, two = marbles.mqtt("t q1 : ---b---"), marbles.sink(), marbles.sink()
+    shared = read(broker).pipe(ops.share())
+    slow = shared.pipe(ops.flat_map(later(0.5)), ops.delay(0.6))
+    with pytest.warns(RxflowWarning, match="gave up draining after 0 s"):
+        marbles.run(run_async((slow, one), (shared, two), seconds=3.1, log=False, drain_timeout=0))
+    assert (one.stored, two.stored) == ([], ["b"])
+    assert keys(broker) == []
+
+
+def test_what_is_shared_and_fails_may_begin_again_in_the_same_instant(marbles):
+    broker, one, two = marbles.mqtt("t q1 : -a-b-"), marbles.sink(), marbles.sink()
+    shared = read(broker).pipe(ops.map(fails_once()), ops.share())
+    again = shared.pipe(ops.catch(lambda _, source: source))
+    marbles.run(run_async((again, one), (again, two), seconds=9, log=False))
+    assert (one.stored, two.stored) == (["a", "b"], ["a", "b"])
+    assert keys(broker) == ["a", "b"]

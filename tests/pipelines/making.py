@@ -105,6 +105,7 @@ class Generator:
         self.random = random.Random(seed)
         self.seed = seed
         self._keys = count()
+        self._instants = count(1)
         self._others = 0
         self.has_other = False
         self.is_in_message = False  # what is drawn is the stream of one message
@@ -115,6 +116,10 @@ class Generator:
     def time(self, lowest: float = 0.01, highest: float = 0.6) -> float:
         """Of odd microseconds, so that no two things happen at one instant by chance."""
         return round(self.random.uniform(lowest, highest), 2) + self.random.randrange(1, 999) / 1e5
+
+    def near(self, seconds: float) -> float:
+        """A time that no other thing has."""
+        return seconds + next(self._instants) / 1e5
 
     def few(self, lowest: int = 1, highest: int = 5) -> int:
         return self.random.randint(lowest, highest)
@@ -400,7 +405,7 @@ SIMPLE: dict[str, tuple[Make, ...]] = {
         lambda g: f"ops.throttle_with_timeout({g.time():g}{g.own(', ')})",
         lambda g: f"ops.throttle_with_mapper(lambda m: timer({g.time():g}))",
         lambda g: f"ops.sample({g.time(0.05):g}{g.own(', ')})",
-        lambda g: "ops.sample(0.9)",
+        lambda g: f"ops.sample({g.near(0.9):g})",
         lambda g: f"ops.sample(timer({g.time():g}, {g.time(0.05):g}))",
         lambda g: "ops.ignore_elements()",
         lambda g: f"ops.take_last({g.few()})",
