@@ -21,7 +21,7 @@ demo: $(RUN)  # MQTT messages become a JSON file, for ten seconds
 
 test: $(DEV)  # all tests, with the coverage they must reach
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/coverage run -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -32,6 +32,22 @@ hypothesis.settings.load_profile("rxflow")
 
 _FOLDER = "folder of this page"
 
+# Begun first, for they are long, and some of them wait rather than compute.
+_LONG = (
+    "test_hanging_disk.py",
+    "test_typing.py",
+    "test_laws.py",
+    "test_random_pipelines.py",
+    "test_exactly_once.py",
+    "test_crash.py",
+    "test_publishing.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Put the long files first; `make test` gives a file to a worker as they come."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
 
 def _begin(namespace: MutableMapping[str, Any]) -> None:
     folder = namespace[_FOLDER] = contextlib.ExitStack()

@@ -410,6 +410,7 @@ class Receiver:
     def __init__(self, *, at_once):
         self.at_once = at_once
         self.delivered = []
+        self.declined = set()  # refused once: what it takes on a later connection is out of order
         self.pending = {}  # packet id -> number, of QoS 2, until PUBREL
         self.sending = {}  # packet id -> number, in this session, of QoS 1 and 2
         self.ids = {}  # the other way round
@@ -455,6 +456,8 @@ class Receiver:
         self.owed.add(packet_id)
         assert len(self.owed) <= self.limits.receive_maximum
         code = b"\x87" if refuse(number) and self.limits.version5 else b""
+        if code:
+            self.declined.add(number)
         if publish.qos == 1:
             if not code:
                 self.delivered.append(number)
@@ -592,15 +595,16 @@ class Publishing(RuleBasedStateMachine):
             self.take()
         assert sorted([*self.stored, *self.refused]) == sorted(self.qos), "not settled"
         delivered = self.receiver.delivered
+        in_order = [n for n in delivered if n not in self.receiver.declined]
         for qos in range(3):
-            of_qos = [n for n in delivered if self.qos[n] == qos]
+            of_qos = [n for n in in_order if self.qos[n] == qos]
             firsts = list(dict.fromkeys(of_qos))
             assert firsts == sorted(firsts), "first deliveries out of order"
             if qos != 1:  # a lost session can't tell what had arrived
                 most = 1 + self.losses * (qos == 2)
                 assert all(of_qos.count(n) <= most for n in firsts), "more than once"
         if self.receiver.at_once:
-            firsts = list(dict.fromkeys(n for n in delivered if self.qos[n]))
+            firsts = list(dict.fromkeys(n for n in in_order if self.qos[n]))
             assert firsts == sorted(firsts), "first deliveries out of order among QoS 1 and 2"
         if not self.losses:
             twice = {n for n in delivered if self.qos[n] == 2 and delivered.count(n) > 1}

@@ -60,6 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._horizon: int | None = None  # `run_to` stops here; None: no limit
         self._raised: list[BaseException] = []
         self._is_finished = False
+        self._unfinished: set[asyncio.Task[Any]] = set()
         self.at_finish = contextlib.ExitStack()
         self.resources = contextlib.ExitStack()
         super().__init__(_Selector(self._move_on, self._spin))
@@ -105,6 +106,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             if self._horizon is None:
                 raise StuckError(f"at {self.time():g} s nothing is ready, and no timer is set")
             self.stop()
+
+    def create_task(self, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        """As usual, but no task is destroyed while it is pending, whenever the collector runs."""
+        task = super().create_task(*args, **kwargs)
+        if not _is_ours(task):
+            self._unfinished.add(task)
+            task.add_done_callback(self._unfinished.discard)
+        return task
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Those of the test that are not done; rxflow's own see to their end themselves."""

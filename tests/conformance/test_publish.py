@@ -21,7 +21,6 @@ from strict import (
     Disconnect,
     Publish,
     StrictBroker,
-    packet,
     properties,
 )
 
@@ -96,27 +95,6 @@ def test_the_dup_flag_of_a_message_that_came_is_not_passed_on(version):
 
 
 # -- packet ids ------------------------------------------------------------------------------------
-
-
-def test_a_packet_id_that_is_in_use_is_given_to_no_other_message():
-    """One message stays unacknowledged while as many others pass as there are packet ids."""
-    count, at_once = 65_600, 400
-
-    def script(peer):
-        peer.connack()
-        waits = peer.expect(Publish)
-        for _ in range(count // at_once):  # `strict` sees to the packet ids
-            taken = [peer.expect(Publish).packet_id for _ in range(at_once)]
-            for packet_id in taken:
-                del peer.session.sent[packet_id]
-            peer.send(b"".join(packet(PUBACK, packet_id.to_bytes(2)) for packet_id in taken))
-        peer.complete(waits)
-        peer.rest()
-
-    with StrictBroker(4, script) as broker:
-        sink = MqttSink(broker.url, topic="a", drain_timeout=60)
-        report = running(broker, reactivex.range(count + 1), sink, seconds=100)
-    assert report.stored == count + 1
 
 
 @QOS

@@ -69,22 +69,35 @@ def test_pyright_refuses_each_wrong_pipeline_for_what_is_wrong_with_it(said):
     assert {number: rules for number, rules in named.items() if rules} == expected
 
 
-def mypy_says(*paths: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    command = [tool("mypy"), "--strict", "--cache-dir", str(cache), *map(str, paths)]
+@pytest.fixture(scope="module")
+def mypy_said(tmp_path_factory) -> dict[str, dict[int, set[str]]]:
+    """What mypy says of each line of the examples, and of each file here that is for it."""
+    here = [HERE / "annotated.py", HERE / "fluent.py", HERE / "wrong_annotated.py"]
+    paths = [*here, *sorted((HERE.parent.parent / "examples").glob("*.py"))]
+    cache = str(tmp_path_factory.mktemp("mypy"))
+    command = [tool("mypy"), "--strict", "--cache-dir", cache, *map(str, paths)]
     root = HERE.parent.parent
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert f"checked {len(paths)} source files" in ran.stdout, ran.stdout + ran.stderr
+    found: dict[str, dict[int, set[str]]] = {}
+    for path, number, rule in re.findall(
+        r"^(.+):(\d+): error: .*\[([a-z-]+)\]$", ran.stdout, re.MULTILINE
+    ):
+        found.setdefault(Path(path).name, {}).setdefault(int(number), set()).add(rule)
+    return found
 
 
-def test_mypy_knows_the_types_of_annotated_functions(tmp_path_factory):
-    files = [HERE / "annotated.py", HERE / "fluent.py"]
-    ran = mypy_says(*files, cache=tmp_path_factory.getbasetemp() / "mypy")
-    assert ran.returncode == 0, ran.stdout
+def test_mypy_passes_on_the_examples_and_knows_the_types_of_annotated_functions(mypy_said):
+    assert {name: lines for name, lines in mypy_said.items() if name != "wrong_annotated.py"} == {}
 
 
-def test_mypy_passes_on_the_examples(tmp_path_factory):
-    examples = sorted((HERE.parent.parent / "examples").glob("*.py"))
-    ran = mypy_says(*examples, cache=tmp_path_factory.getbasetemp() / "mypy")
-    assert ran.returncode == 0, ran.stdout
+def test_mypy_refuses_each_wrong_pipeline_of_annotated_functions(mypy_said):
+    expected = {
+        number: set(re.findall(r"[a-z]+(?:-[a-z]+)*", line.partition("# mypy: ")[2]))
+        for number, line in enumerate((HERE / "wrong_annotated.py").read_text().splitlines(), 1)
+        if "# mypy: " in line
+    }
+    assert mypy_said["wrong_annotated.py"] == expected
 
 
 def test_the_typed_fluent_methods_take_what_the_operators_take():
@@ -100,17 +113,3 @@ def test_the_typed_fluent_methods_take_what_the_operators_take():
             name for name, each in taken.items() if each.kind is each.KEYWORD_ONLY
         ]
     assert len({method.name for method in typed}) >= 13
-
-
-def test_mypy_refuses_each_wrong_pipeline_of_annotated_functions(tmp_path_factory):
-    path = HERE / "wrong_annotated.py"
-    expected = {
-        number: set(re.findall(r"[a-z]+(?:-[a-z]+)*", line.partition("# mypy: ")[2]))
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if "# mypy: " in line
-    }
-    ran = mypy_says(path, cache=tmp_path_factory.getbasetemp() / "mypy")
-    found: dict[int, set[str]] = {}
-    for number, rule in re.findall(r":(\d+): error: .*\[([a-z-]+)\]$", ran.stdout, re.MULTILINE):
-        found.setdefault(int(number), set()).add(rule)
-    assert found == expected, ran.stdout
