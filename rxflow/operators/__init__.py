@@ -22,8 +22,6 @@ from reactivex.operators import (
     all as all,
     amb as amb,
     as_observable as as_observable,
-    buffer as buffer,
-    buffer_when as buffer_when,
     catch as catch,
     combine_latest as combine_latest,
     concat as concat,
@@ -115,7 +113,9 @@ from rxflow.operators import comparing
 from rxflow.operators.beginning import at_once, start_with as start_with
 from rxflow.operators.buffers import (
     batched,
+    buffer as buffer,
     buffer_toggle as buffer_toggle,
+    buffer_when as buffer_when,
     buffer_with_count as buffer_with_count,
     buffer_with_time as buffer_with_time,
     buffer_with_time_or_count as buffer_with_time_or_count,
@@ -141,7 +141,7 @@ from rxflow.operators.flattening import (
     switch_map_indexed as switch_map_indexed,
 )
 from rxflow.operators.grouping import group_by as group_by, group_by_until as group_by_until
-from rxflow.operators.holding import feeding, held
+from rxflow.operators.holding import feeding, held, outlasting
 from rxflow.operators.mapping import (
     filter as filter,
     map as map,
@@ -216,6 +216,7 @@ _CHANGES: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (held, "last_or_default max max_by min min_by reduce sequence_equal single single_or_default"),
     (held, "single_or_default_async skip_last skip_last_with_time slice some sum take_last"),
     (held, "take_last_buffer take_last_with_time to_dict to_iterable to_list to_marbles to_set"),
+    (outlasting, "zip"),
     (feeding, "group_by group_by_until window window_when"),
     # What would miss the first items of a group or a window.
     (at_once, "catch concat do_while expand merge on_error_resume_next repeat retry while_do"),

@@ -11,7 +11,7 @@ import functools
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Final, Protocol, TypeVar, cast, overload
 
 from reactivex import Observable, abc, compose, typing
 from reactivex import operators as rx
@@ -19,13 +19,16 @@ from reactivex.disposable import CompositeDisposable
 
 from rxflow import arguments
 from rxflow.message import Batch, Message
-from rxflow.operators.holding import Holding
+from rxflow.operators.holding import Holding, outlasting
 from rxflow.operators.operator import lifted
 from rxflow.operators.timing import Spans, Timer
 from rxflow.operators.windows import Windows, window_toggle
 
 T = TypeVar("T")
 P = TypeVar("P")
+
+_LISTED: Final = rx.flat_map(outlasting(rx.to_list)())
+"""Makes a list of each window."""
 
 
 class Buffer(Protocol):
@@ -114,6 +117,30 @@ def buffer_with_time_or_count(
     return cast("Buffer", lifted(_by_time_or_count(span.total_seconds(), count, scheduler)))
 
 
+def buffer(boundaries: Observable[Any]) -> Buffer:
+    """Collect what comes between two items of another stream.
+
+    Marbles::
+
+        source              -a-b-c-|
+        other               --o-o---
+        (other)             --x-y--(z|)         x=[a]  y=[b]  z=[c]
+
+    Args:
+        boundaries: A batch ends, and the next begins, with each of its items.
+    """
+    return cast("Buffer", compose(rx.window(boundaries), _LISTED))
+
+
+def buffer_when(closing_mapper: Callable[[], Observable[Any]]) -> Buffer:
+    """Collect what comes until another stream emits or ends, which is then made anew.
+
+    Args:
+        closing_mapper: Makes the stream that ends a batch.
+    """
+    return cast("Buffer", compose(rx.window_when(closing_mapper), _LISTED))
+
+
 def buffer_toggle(
     openings: Observable[Any], closing_mapper: Callable[[Any], Observable[Any]]
 ) -> Buffer:
@@ -132,7 +159,7 @@ def buffer_toggle(
         closing_mapper: Makes, of that item, the stream whose first item or end closes the batch.
     """
     windows: Windows[Any] = window_toggle(openings, closing_mapper)
-    return cast("Buffer", compose(windows, rx.flat_map(rx.to_list())))
+    return cast("Buffer", compose(windows, _LISTED))
 
 
 def batched(make: Callable[..., Any]) -> Callable[..., Any]:

@@ -160,6 +160,28 @@ def outlast(
         clock.schedule(action)
 
 
+def outlasting(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operator of reactivex; disposed, it keeps what it held as `outlast` does."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
+        operator = make(*args, **kwargs)
+
+        def subscribe(
+            source: Observable[Any],
+            observer: abc.ObserverBase[Any],
+            scheduler: abc.SchedulerBase | None = None,
+        ) -> abc.DisposableBase:
+            # What it holds is known to the observer that it has upstream.
+            drop = functools.partial(outlast, observer, scheduler)
+            running = source.subscribe(observer, scheduler=scheduler)
+            return CompositeDisposable(running, Disposable(drop))
+
+        return lambda source: operator(lifted(subscribe)(source))
+
+    return made
+
+
 class Gated(Observable[T]):
     """A source that its scope can complete, whatever it is. Without a scope it is that source.
 

@@ -177,13 +177,19 @@ class Scope:
         if holder not in self._feeders:
             self._feeders = {holder, *(each for each in self._feeders if not each.is_over)}
 
-    @property
-    def is_fed(self) -> bool:
-        """True while an operator that feeds it, or anything within it, has not ended."""
+    def is_fed(self, *, is_patient: bool) -> bool:
+        """True while an operator that feeds it, or anything within it, has not ended.
+
+        Args:
+            is_patient: One that has nothing yet counts while streams above it are at work.
+        """
         self._feeders = {holder for holder in self._feeders if not holder.is_over}
         return any(
-            holder.is_waiting and holder.inner and holder.inner.is_over for holder in self._feeders
-        ) or any(scope.is_fed for scope in self._inner())
+            (inner := holder.inner)
+            and inner.is_over
+            and (holder.is_waiting or (is_patient and inner.is_at_work))
+            for holder in self._feeders
+        ) or any(scope.is_fed(is_patient=is_patient) for scope in self._inner())
 
     def work(self) -> object:
         """A stream made of a message begins; its key is for `worked`."""
@@ -301,7 +307,9 @@ class Scope:
             found += above
             if above or not holder.is_waiting:
                 continue
-            if inner and (inner.is_fed or (is_patient and inner.is_at_work)):
+            if inner and is_patient and inner.is_at_work:
+                continue
+            if inner and inner.is_fed(is_patient=is_patient):
                 continue
             found.append(holder)
         for scope in list(self._branches.values()):

@@ -12,6 +12,7 @@ from reactivex import operators as rx
 from rxflow import operators as ops
 
 DRAWN = {
+    "buffer": lambda other: ops.buffer(other),  # noqa: PLW0108 (it makes one)
     "buffer_toggle": lambda other: ops.buffer_toggle(other, lambda _: reactivex.timer(4.0)),
     "buffer_with_count": lambda _: ops.buffer_with_count(2),
     "buffer_with_time": lambda _: ops.buffer_with_time(4.0),

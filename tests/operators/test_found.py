@@ -106,6 +106,16 @@ def test_a_branch_with_windows_that_begin_in_the_flush_comes_out_too(marbles):
 
 
 LEFT = {
+    "a share within groups that begin at the end": (
+        "-a---",
+        (
+            ops.debounce(9.0),
+            ops.group_by(lambda _: 0),
+            ops.flat_map(lambda g: g.pipe(ops.flat_map(later(0.2)), both([ops.share()]))),
+            ops.share(),
+        ),
+        4.1,
+    ),
     "concat_map, delay": ("-a-b-", (ops.slice(-4, None), ops.concat_map(one), ops.delay(2.9)), 9),
     "concat_map, to_list": ("-a-b-", (ops.slice(-4, None), ops.concat_map(one), ops.to_list()), 9),
     "replay with a mapper": (
@@ -364,3 +374,45 @@ def test_what_is_shared_and_fails_may_begin_again_in_the_same_instant(marbles):
     marbles.run(run_async((again, one), (again, two), seconds=9, log=False))
     assert (one.stored, two.stored) == (["a", "b"], ["a", "b"])
     assert keys(broker) == ["a", "b"]
+
+
+HELD = {
+    "buffer": lambda: ops.buffer(never()),
+    "buffer_when": lambda: ops.buffer_when(never),
+    "buffer_with_count": lambda: ops.buffer_with_count(9),
+    "to_list": ops.to_list,
+    "delay": lambda: ops.delay(9.0),
+    "zip": lambda: ops.zip(never()),
+}
+
+
+def both_of(held):
+    """Two branches of what is shared, the first of which holds, merged."""
+
+    def apply(source):
+        shared = source.pipe(ops.share())
+        return shared.pipe(held(), ops.merge(shared.pipe(ops.filter(lambda _: False))))
+
+    return apply
+
+
+WITHIN = {
+    "publish": lambda held: ops.publish(lambda s: s.pipe(held())),
+    "replay": lambda held: ops.replay(mapper=lambda s: s.pipe(held())),
+    "group": lambda held: (
+        lambda source: source.pipe(
+            ops.group_by(lambda _: 0), ops.flat_map(lambda g: g.pipe(held()))
+        )
+    ),
+    "share": both_of,
+}
+
+
+@pytest.mark.parametrize("within", WITHIN.values(), ids=WITHIN)
+@pytest.mark.parametrize("held", HELD.values(), ids=HELD)
+def test_what_is_held_when_a_pipeline_is_cut_off_is_not_acknowledged(marbles, held, within):
+    broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
+    cut = ops.merge(timer(2.5)), ops.take(1)
+    flow = read(broker).pipe(within(held), *cut)
+    marbles.run(run_async(flow, sink, seconds=9, log=False))
+    assert (sink.stored, keys(broker)) == ([0], [])

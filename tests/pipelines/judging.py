@@ -13,7 +13,9 @@ What is judged, of every message that came through `read`:
 3.  The run is over in time, nothing else is raised than what the pipeline raises itself, and the
     report adds up.
 
-Not judged: after an error or in haste, which of several rows in one sink are there; what a branch
+Not judged: after an error or in haste, which of several rows in one sink are there, where a plain
+value that came in the breath of a message counts as a row of that message, and one that is set
+aside too; what a branch
 of a shared source had in hand when it failed or began again, while the other goes on, and has it;
 the messages of a second source that only triggers (`zip`, `sample`, ...); of what is cut off by a
 `take` downstream, whether it is left or stored; the answer about a stream in which nothing came.
@@ -58,7 +60,8 @@ IN_ANGER = ("cancel twice", "hasty")
 LEAVING = ("zip(", "skip_last")
 """What holds to the end, and is documented to leave that to the broker."""
 
-AGAIN = ("repeat(", "do_while(", "while_do(", "ops.timeout(0", "retry")
+MAY_FAIL = (*TOO_FEW, "ops.timeout(0")
+CATCHING = ("catch(", "on_error_resume_next(", "retry(", "materialize(")
 
 
 @dataclass
@@ -176,8 +179,9 @@ class _Judge:
         ]
         records = [record for each in self.seen.records.values() for record in each]
         words_in = lambda known: any(word in self.text for word in known)  # noqa: E731
-        has_caught = words_in(TOO_FEW) and words_in(("catch(", "on_error_resume_next("))
-        self.has_failed = bool(self.seen.raised) or words_in(AGAIN) or has_caught
+        has_caught = words_in(MAY_FAIL) and words_in(CATCHING)
+        has_begun_again = any(times > 1 for times in self.seen.subscribed.values())
+        self.has_failed = bool(self.seen.raised) or has_begun_again or has_caught
         self.is_cut = any(record.is_cut for record in records)
         self.has_outage = "$connection" in self.text
 
@@ -233,13 +237,21 @@ class _Judge:
             return
         said = "acknowledged" if is_acknowledged else "received"
         missing = [(sink, way) for fate, sink, way in fates if fate == "missing"]
-        if not is_graceful:  # a row of it is there; a ledger knows sinks, no branches within one
+        if (
+            self.has_failed or not is_graceful
+        ):  # a row is there; a ledger knows sinks, no branches within one
             rows = self._rows(letter)
             missing = [(sink, way) for sink, way in missing if rows.isdisjoint(self.letters[sink])]
+            if letter in self.seen.beside or any(letter == other for _, other in self.aside):
+                missing = []
         if missing and (is_acknowledged or (is_graceful and not self.has_failed)):
             sink, way = missing[0]
             self._add(f"{said}, not stored", f"{letter}: {said}, not stored{_by(sink, way)}")
-        elif is_acknowledged and all(fate == "cut" for fate, _, _ in fates):
+        elif (
+            is_acknowledged
+            and all(fate == "cut" for fate, _, _ in fates)
+            and letter not in self.seen.beside
+        ):
             self._add("acknowledged, nobody has it", f"{letter}: acknowledged, nobody has it")
         elif (
             is_graceful
@@ -288,6 +300,8 @@ class _Judge:
             return self._awaited(passage, token[1], records)
         if passage.kind == "S" and token in self.aside:
             return "stored"
+        if passage.kind == "H" and self.seen.times.get(token[1], 0) > 1:
+            return "chosen"  # once it was missed
         if passage.kind in "LR" or (
             passage.kind in "DC"
             and not all(token in self._emitted(passage, record) for record in entered)

@@ -26,7 +26,9 @@ from reactivex.subject import Subject
 
 from rxflow import operators as ops
 from rxflow import run_async
+from rxflow._read_pass import on_its_way
 from rxflow.message import Message
+from rxflow.sinks.item import is_batch
 from rxflow.testing import Marbles
 
 __all__ = [  # what a program that is pasted needs
@@ -35,6 +37,7 @@ __all__ = [  # what a program that is pasted needs
     "Made",
     "Marbles",
     "Subject",
+    "arrived",
     "branches",
     "cancelled",
     "frozen",
@@ -226,9 +229,12 @@ class Seen:
     now: Callable[[], int] = lambda: 0
     received: dict[str, int] = field(default_factory=dict)  # letter -> when first, in microseconds
     deliveries: int = 0
+    times: dict[str, int] = field(default_factory=dict)  # letter -> how often it was received
     records: dict[str, list[Record]] = field(default_factory=dict)
     made: dict[str, list[str]] = field(default_factory=dict)  # by what reduces: its results
     raised: int = 0
+    beside: set[str] = field(default_factory=set)  # what a plain value came to a sink beside
+    subscribed: dict[str, int] = field(default_factory=dict)  # topic -> how often
     emitting: Record | None = None  # which subscription emitted last
 
 
@@ -300,14 +306,30 @@ class Made:
         return results[-1]
 
 
+def arrived(item: Any) -> None:
+    """Something comes to a sink, which takes a plain value for made of the message on its way."""
+    is_plain = not isinstance(item, Message) and not is_batch(item)
+    if is_plain and (message := on_its_way()):
+        seen.beside.add(message.payload.decode().strip('"'))
+
+
 def read(broker: Any, topic: str, qos: int) -> Any:
     """The messages of a topic, whose payload is a letter."""
 
     def receive(message: Any) -> None:
         seen.received.setdefault(message.payload, seen.now())
         seen.deliveries += 1
+        seen.times[message.payload] = seen.times.get(message.payload, 0) + 1
 
-    return broker.from_mqtt(topic, qos=qos).pipe(ops.decode_json(), ops.do_action(receive))
+    def counted(source: Any) -> Any:
+        def subscribe(observer: Any, scheduler: Any = None) -> Any:
+            seen.subscribed[topic] = seen.subscribed.get(topic, 0) + 1
+            return source.subscribe(observer, scheduler=scheduler)
+
+        return Observable(subscribe)
+
+    source = broker.from_mqtt(topic, qos=qos).pipe(ops.decode_json(), ops.do_action(receive))
+    return source.pipe(counted) if seen.is_on else source
 
 
 # -- how it ends -----------------------------------------------------------------------------------
