@@ -40,7 +40,7 @@ _LONG = (
     "test_random_pipelines.py",
     "test_exactly_once.py",
     "test_crash.py",
-    "test_publishing.py",
+    "test_sink.py",
 )
 
 

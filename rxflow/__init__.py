@@ -15,11 +15,11 @@ from rxflow.factories import zip as zip  # not in `__all__`: a star import keeps
 from rxflow.flow import Flow
 from rxflow.log import logger
 from rxflow.message import Batch, Message
-from rxflow.mqtt import Connected, Will, from_mqtt
+from rxflow.mqtt.observable import Connected, Will, from_mqtt
+from rxflow.mqtt.sink import MqttSink
 from rxflow.properties import Properties
-from rxflow.publishing import MqttSink
-from rxflow.report import Report
-from rxflow.run import run, run_async
+from rxflow.running.report import Report
+from rxflow.running.run import run, run_async
 from rxflow.sinks import JsonLinesSink, JsonSink, read_rows
 
 __all__ = [

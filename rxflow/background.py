@@ -21,8 +21,8 @@ from reactivex.disposable import Disposable
 from reactivex.internal import default_error, noop
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxflow._surroundings import running_loop
-from rxflow.operators.scope import Scope, within
+from rxflow.process.environment import running_loop
+from rxflow.scope import Scope, within
 
 T = TypeVar("T")
 

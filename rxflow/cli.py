@@ -99,7 +99,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _forget(options: argparse.Namespace) -> int:
-    from rxflow.forget import forget, forget_kept  # noqa: PLC0415 (likewise)
+    from rxflow.mqtt.forgetting import forget, forget_kept  # noqa: PLC0415 (likewise)
 
     login = {"username": os.environ.get(_USERNAME), "password": os.environ.get(_PASSWORD)}
     if options.client_id is None and options.output is None:

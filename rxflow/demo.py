@@ -12,10 +12,10 @@ from reactivex.subject import Subject
 
 from rxflow import operators as ops
 from rxflow.broker import Broker
-from rxflow.mqtt import Connected, from_mqtt
-from rxflow.publishing import MqttSink
-from rxflow.report import Report
-from rxflow.run import run
+from rxflow.mqtt.observable import Connected, from_mqtt
+from rxflow.mqtt.sink import MqttSink
+from rxflow.running.report import Report
+from rxflow.running.run import run
 from rxflow.sinks import JsonSink, read_rows
 
 NAME = "my_custom_name"

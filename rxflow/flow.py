@@ -19,13 +19,13 @@ from reactivex.internal import noop
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow import arguments
-from rxflow._surroundings import running_loop
 from rxflow.background import Bare, background
 from rxflow.errors import ConfigError
 from rxflow.operators import OPERATORS
 from rxflow.operators.checking import uncalled
 from rxflow.operators.operator import Operator, Stage, name_of
-from rxflow.operators.scope import scope_of, unscoped, within
+from rxflow.process.environment import running_loop
+from rxflow.scope import scope_of, unscoped, within
 
 T = TypeVar("T", covariant=True)  # noqa: PLC0105 (one letter, as in every generic here)
 A = TypeVar("A")

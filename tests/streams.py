@@ -18,8 +18,8 @@ from rxflow import operators as ops
 from rxflow.delivery import Delivery, Ledger
 from rxflow.message import EPOCH, Message
 from rxflow.operators.envelope import messages_in
-from rxflow.operators.scope import Scope, scope_of, within
 from rxflow.properties import Properties
+from rxflow.scope import Scope, scope_of, within
 
 on_next, on_error, on_completed = (
     ReactiveTest.on_next,

@@ -17,8 +17,8 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from rxflow import broker as module
 from rxflow.broker import Broker
+from rxflow.broker import embedded as module
 from rxflow.errors import ConfigError, ConnectError
 
 CANARY = "c4nary"
@@ -147,8 +147,8 @@ def test_without_amqtt_it_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "amqtt", None)
     for name in [name for name in sys.modules if name.startswith("amqtt.")]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "rxflow._amqtt", raising=False)
-    monkeypatch.delattr("rxflow._amqtt", raising=False)
+    monkeypatch.delitem(sys.modules, "rxflow.broker._amqtt", raising=False)
+    monkeypatch.delattr("rxflow.broker._amqtt", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'rxflow\[broker\]'"):
         Broker()
 

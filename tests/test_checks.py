@@ -12,8 +12,8 @@ import reactivex
 from rxflow import JsonLinesSink, JsonSink, read_rows
 from rxflow.broker import Broker
 from rxflow.errors import ConfigError
-from rxflow.forget import forget, forget_kept
 from rxflow.log import PerSecond
+from rxflow.mqtt.forgetting import forget, forget_kept
 from rxflow.testing import assert_no_loss
 
 NO_PATH = [None, 7, True, b"rows", "", ".", "..", "/", "rows/", "a\0b", "~nobody-of-this-name/rows"]

@@ -7,8 +7,8 @@ from reactivex import operators as rx
 from rxflow import from_mqtt, run_async
 from rxflow import operators as ops
 from rxflow.log import logger
-from rxflow.sinks.durable import DurableFile
-from rxflow.sinks.layout import ARRAY
+from rxflow.sinks.file.format import ARRAY
+from rxflow.sinks.file.store import DurableFile
 from rxflow.testing.marbles import Marbles
 
 

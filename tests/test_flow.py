@@ -21,7 +21,7 @@ from rxflow import ConfigError, from_mqtt
 from rxflow import operators as ops
 from rxflow.background import background, running_or_background_loop
 from rxflow.flow import ConnectableFlow, Flow
-from rxflow.operators.scope import Scope, ScopedScheduler, scope_of, unscoped
+from rxflow.scope import Scope, ScopedScheduler, scope_of, unscoped
 
 
 class Asked(Observable[int]):
@@ -237,7 +237,7 @@ PROGRAM = """
     from rxflow import operators as ops
     from rxflow.background import background
     from rxflow.flow import Flow
-    from rxflow.operators.scope import scope_of
+    from rxflow.scope import scope_of
 
     class Source(Observable):
         def _subscribe_core(self, observer, scheduler=None):

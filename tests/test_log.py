@@ -230,7 +230,7 @@ def test_the_last_line_of_a_run_that_failed_ends_with_what_to_do(records, tmp_pa
     with pytest.raises(SinkError):
         run(reactivex.of(1j), JsonSink(path))
     last = records[-1]
-    assert (last["level"].name, last["name"]) == ("ERROR", "rxflow.run")
+    assert (last["level"].name, last["name"]) == ("ERROR", "rxflow.running.run")
     assert str(path) in last["message"]
     assert "give default=, or set it aside with rejected=." in last["message"]
 
@@ -239,4 +239,4 @@ def test_a_warning_names_the_module_that_warns(records):
     with Marbles() as marbles:
         marbles.run(run_async(marbles.hot("-a----|"), marbles.sink(disk="-=====")))
     warned = [record for record in records if record["level"].name == "WARNING"]
-    assert [record["name"] for record in warned] == ["rxflow.sinks.observer"]
+    assert [record["name"] for record in warned] == ["rxflow.sinks.sink"]

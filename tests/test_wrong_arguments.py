@@ -23,10 +23,12 @@ from reactivex.subject import Subject
 
 import rxflow
 import rxflow.testing
-from rxflow import ConfigError, Flow, JsonSink, Will, arguments, broker, forget, log
+from rxflow import ConfigError, Flow, JsonSink, Will, arguments, log
+from rxflow.broker import embedded
+from rxflow.mqtt import forgetting
 from rxflow.operators import OPERATORS
 from rxflow.testing import DiagramError, Marbles
-from rxflow.testing.broker_diagram import DiagramBroker
+from rxflow.testing.broker.diagram import DiagramBroker
 
 CANARY = "canary"
 NAN, INF = float("nan"), float("inf")
@@ -247,19 +249,19 @@ TABLE: dict[str, dict[str, Any]] = {
     "read_rows": {"path": PATH},
     "run": RUN,
     "run_async": RUN,
-    "broker.Broker": {
+    "embedded.Broker": {
         "users": [{}, "u", 5, ["u"], {"u": 5}, {5: "p"}, {"u": None}, OBJECT],
         "port": [*WHOLE, None, 65_536],
         "host": [None, 5, b"localhost", "", "0.0.0.0", "example.org", OBJECT],
     },
-    "forget.forget": {
+    "forgetting.forget": {
         "url": URL,
         "client_id": [None, *CONNECTION["client_id"]],
         "username": CONNECTION["username"],
         "password": SECRET,
         "path": FILE[1:],
     },
-    "forget.forget_kept": {
+    "forgetting.forget_kept": {
         "url": URL,
         "path": FILE,
         "username": CONNECTION["username"],
@@ -510,9 +512,9 @@ def public() -> Iterator[tuple[str, Any]]:
     yield from members("", rxflow, [*rxflow.__all__, "zip"])
     yield from members("testing.", rxflow.testing, rxflow.testing.__all__)
     yield from methods("testing.DiagramBroker", DiagramBroker)
-    yield "broker.Broker", broker.Broker
-    yield "forget.forget", forget.forget
-    yield "forget.forget_kept", forget.forget_kept
+    yield "embedded.Broker", embedded.Broker
+    yield "forgetting.forget", forgetting.forget
+    yield "forgetting.forget_kept", forgetting.forget_kept
     yield from members("log.", log, log.__all__)
 
 

@@ -161,8 +161,8 @@ from rxflow.operators.reducing import (
     scan as scan,
     sum as sum,
 )
-from rxflow.operators.releasing import delayed, thinned
-from rxflow.operators.remembering import computing, remembering, stripped
+from rxflow.operators.delaying import delayed, thinned
+from rxflow.operators.stateful import computing, remembering, stripped
 from rxflow.operators.scheduling import (
     delay_subscription as delay_subscription,
     scoped,

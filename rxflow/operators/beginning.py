@@ -16,8 +16,8 @@ from reactivex import Observable, abc, typing
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxflow.operators.operator import Same, lifted
-from rxflow.operators.scope import ScopedScheduler, scope_of, unscoped
-from rxflow.operators.setting_aside import emptied
+from rxflow.operators.rejecting import emptied
+from rxflow.scope import ScopedScheduler, scope_of, unscoped
 
 S = TypeVar("S")
 T = TypeVar("T")

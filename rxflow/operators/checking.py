@@ -27,7 +27,7 @@ from rxflow.arguments import (
     text,
 )
 from rxflow.errors import ConfigError
-from rxflow.operators.setting_aside import noting
+from rxflow.operators.rejecting import noting
 
 Check: TypeAlias = Callable[[str, Any], object]
 

@@ -12,8 +12,8 @@ from rxflow.errors import DecodeError
 from rxflow.log import printable
 from rxflow.message import Message
 from rxflow.operators.operator import swift
-from rxflow.operators.scope import scope_of
-from rxflow.operators.setting_aside import set_aside, topic_of
+from rxflow.operators.rejecting import set_aside, topic_of
+from rxflow.scope import scope_of
 
 
 class Decode(Protocol):

@@ -22,7 +22,7 @@ from reactivex.scheduler import TimeoutScheduler
 
 from rxflow import arguments
 from rxflow.operators.operator import lifted
-from rxflow.operators.scope import Scope, scope_of, within
+from rxflow.scope import Scope, scope_of, within
 
 T = TypeVar("T")
 

@@ -21,9 +21,9 @@ from rxflow.message import Message
 from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
 from rxflow.operators.holding import Fed, outlast
 from rxflow.operators.operator import Made, Same
-from rxflow.operators.scope import scope_of, unscoped
-from rxflow.operators.setting_aside import name_topic
+from rxflow.operators.rejecting import name_topic
 from rxflow.operators.spreading import Spread
+from rxflow.scope import scope_of, unscoped
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -17,7 +17,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 from reactivex.internal import noop, synchronized
 
 from rxflow.operators.operator import lifted
-from rxflow.operators.scope import Scope, scope_of, unscoped, within
+from rxflow.scope import Scope, scope_of, unscoped, within
 
 T = TypeVar("T")
 

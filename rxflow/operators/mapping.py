@@ -16,8 +16,8 @@ from rxflow.errors import CANCELLING, interrupted
 from rxflow.message import Batch, Message
 from rxflow.operators.envelope import CARRIERS, enveloped, payload_of
 from rxflow.operators.operator import Made, Same, swift
-from rxflow.operators.scope import scope_of
-from rxflow.operators.setting_aside import name_topic, set_aside
+from rxflow.operators.rejecting import name_topic, set_aside
+from rxflow.scope import scope_of
 
 T = TypeVar("T")
 A = TypeVar("A")

@@ -18,7 +18,7 @@ from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
 from rxflow.operators.operator import Same, lifted
-from rxflow.operators.scope import scope_of, within
+from rxflow.scope import scope_of, within
 
 
 def takes_scheduler(make: Callable[..., Any]) -> bool:

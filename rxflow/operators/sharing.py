@@ -19,7 +19,7 @@ from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
 from rxflow.operators.envelope import bare
 from rxflow.operators.holding import Gated, Holding, fed
 from rxflow.operators.operator import Same, Subscribe, lifted
-from rxflow.operators.scope import Scope, rooted, scope_of
+from rxflow.scope import Scope, rooted, scope_of
 
 T = TypeVar("T")
 T_out = TypeVar("T_out", covariant=True)  # noqa: PLC0105 (reactivex's name)

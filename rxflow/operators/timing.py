@@ -12,7 +12,7 @@ from reactivex.internal import synchronized
 from reactivex.scheduler import TimeoutScheduler, VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
-from rxflow.operators.scope import unscoped
+from rxflow.scope import unscoped
 
 
 class Spans:

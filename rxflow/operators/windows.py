@@ -19,8 +19,8 @@ from reactivex.disposable import CompositeDisposable, Disposable, RefCountDispos
 from rxflow import arguments
 from rxflow.operators.holding import Fed, Gated, Holding
 from rxflow.operators.operator import lifted
-from rxflow.operators.scope import scope_of
 from rxflow.operators.timing import Spans, Timer
+from rxflow.scope import scope_of
 
 T = TypeVar("T")
 

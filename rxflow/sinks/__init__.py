@@ -8,7 +8,7 @@ a commit, `item` makes rows of items, `observer` is what Rx sees, and `files` wh
 
 from __future__ import annotations
 
-from rxflow.sinks.files import JsonLinesSink, JsonSink
-from rxflow.sinks.reading import read_rows
+from rxflow.sinks.file.json import JsonLinesSink, JsonSink
+from rxflow.sinks.file.reading import read_rows
 
 __all__ = ["JsonLinesSink", "JsonSink", "read_rows"]

@@ -4,8 +4,8 @@
 `assert_no_loss` kills a pipeline again and again and counts what is missing.
 """
 
-from rxflow.testing.diagram import Diagram
-from rxflow.testing.durations import DiagramError
+from rxflow.testing.diagrams.diagram import Diagram
+from rxflow.testing.diagrams.durations import DiagramError
 from rxflow.testing.marbles import Marbles
 from rxflow.testing.no_loss import Outcome, assert_no_loss
 from rxflow.testing.publisher import NumberedPublisher

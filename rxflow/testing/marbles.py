@@ -10,8 +10,8 @@
     marbles.run(run_async(broker.from_mqtt("sensors/#"), sink, seconds=9))
     assert broker.acknowledged("sensors/1/temp") == "-----^"
 
-Without pytest too. `rxflow.testing.notation` has the notation, `rxflow.testing.virtual_time` the
-order of what happens at one instant.
+Without pytest too. `rxflow.testing.diagrams.notation` has the notation,
+`rxflow.testing.virtual.time` the order of what happens at one instant.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from typing import Any, Final, Self, TypeVar, cast
 from reactivex import Observable, abc
 
 from rxflow import arguments
-from rxflow.testing.broker_diagram import DiagramBroker
-from rxflow.testing.diagram import Diagram
-from rxflow.testing.durations import MICROSECOND, DiagramError, nanoseconds, written
-from rxflow.testing.events import Event
-from rxflow.testing.notation import parse
+from rxflow.testing.broker.diagram import DiagramBroker
+from rxflow.testing.diagrams.diagram import Diagram
+from rxflow.testing.diagrams.durations import MICROSECOND, DiagramError, nanoseconds, written
+from rxflow.testing.diagrams.events import Event
+from rxflow.testing.diagrams.notation import parse
+from rxflow.testing.diagrams.rendering import Row
+from rxflow.testing.disk import DiagramSink
 from rxflow.testing.observation import Call, Observation
 from rxflow.testing.pending import Debt, Pending, Place, warn_at_the_end
-from rxflow.testing.rendering import Row
-from rxflow.testing.slow_disk import DiagramSink
 from rxflow.testing.sources import Cold, Hot, Part, Played, Source
 from rxflow.testing.subscriptions import Span, spans_in
-from rxflow.testing.virtual_scheduler import Phase, VirtualScheduler
-from rxflow.testing.virtual_surroundings import apart
-from rxflow.testing.virtual_time import VirtualTime, raised_in_threads, timers_on
+from rxflow.testing.virtual.environment import apart
+from rxflow.testing.virtual.scheduler import Phase, VirtualScheduler
+from rxflow.testing.virtual.time import VirtualTime, raised_in_threads, timers_on
 
 T = TypeVar("T")
 Error = BaseException | type[BaseException]

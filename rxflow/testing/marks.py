@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rxflow.testing.diagram import Diagram
-from rxflow.testing.durations import DiagramError
-from rxflow.testing.events import Event
-from rxflow.testing.notation import parse
+from rxflow.testing.diagrams.diagram import Diagram
+from rxflow.testing.diagrams.durations import DiagramError
+from rxflow.testing.diagrams.events import Event
+from rxflow.testing.diagrams.notation import parse
+from rxflow.testing.diagrams.rendering import Row
 from rxflow.testing.pending import Pending
-from rxflow.testing.rendering import Row
 
 
 class Marks(Diagram):  # noqa: PLW1641 (equal to text, written in many ways)

@@ -24,8 +24,8 @@ from typing import IO, Any, Final
 
 from rxflow import arguments
 from rxflow.errors import SinkError
-from rxflow.publishing import MqttSink
-from rxflow.sinks.reading import read_rows
+from rxflow.mqtt.sink import MqttSink
+from rxflow.sinks.file.reading import read_rows
 from rxflow.testing.publisher import NumberedPublisher
 
 Command = str | os.PathLike[str] | Sequence[str] | Callable[[], Sequence[str]]

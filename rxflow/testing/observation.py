@@ -10,14 +10,14 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
 from rxflow.operators.envelope import bare
-from rxflow.operators.scope import Scope, within
-from rxflow.testing.diagram import Diagram
-from rxflow.testing.durations import DiagramError, written
-from rxflow.testing.events import Event, Kind
+from rxflow.scope import Scope, within
+from rxflow.testing.diagrams.diagram import Diagram
+from rxflow.testing.diagrams.durations import DiagramError, written
+from rxflow.testing.diagrams.events import Event, Kind
+from rxflow.testing.diagrams.rendering import Row
 from rxflow.testing.pending import Pending, Place
-from rxflow.testing.rendering import Row
 from rxflow.testing.subscriptions import Span, marks
-from rxflow.testing.virtual_time import VirtualTime
+from rxflow.testing.virtual.time import VirtualTime
 
 _ASYNC: Final = "nobody would await an async function; sleep until then in what `run` is given"
 _MUTABLE: Final = frozenset({list, dict, set})

@@ -17,12 +17,12 @@ from typing import Any, Final
 import pytest
 
 from rxflow.broker import Broker
-from rxflow.testing.diagram import Diagram
+from rxflow.testing.diagrams.diagram import Diagram
 from rxflow.testing.marbles import Marbles, Observed
 from rxflow.testing.marks import Marks
 from rxflow.testing.pending import Pending, watched
 from rxflow.testing.subscriptions import Subscriptions
-from rxflow.testing.virtual_scheduler import VirtualScheduler
+from rxflow.testing.virtual.scheduler import VirtualScheduler
 
 _OURS: Final = "rxflow"  # how the names of our threads begin; each ends with what it belongs to
 

@@ -9,13 +9,13 @@ from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxflow.flow import Flow
-from rxflow.operators.scope import scope_of, unscoped
-from rxflow.testing.diagram import Diagram
-from rxflow.testing.events import Event
+from rxflow.scope import scope_of, unscoped
+from rxflow.testing.diagrams.diagram import Diagram
+from rxflow.testing.diagrams.events import Event
+from rxflow.testing.diagrams.rendering import Row
 from rxflow.testing.pending import Debt, Pending, Place
-from rxflow.testing.rendering import Row
 from rxflow.testing.subscriptions import Span, Subscriptions
-from rxflow.testing.virtual_time import VirtualTime
+from rxflow.testing.virtual.time import VirtualTime
 
 
 class Part(Protocol):

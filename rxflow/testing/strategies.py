@@ -14,8 +14,8 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from rxflow.testing.durations import PATTERN, DiagramError
-from rxflow.testing.notation import is_key
+from rxflow.testing.diagrams.durations import PATTERN, DiagramError
+from rxflow.testing.diagrams.notation import is_key
 
 _DURATION: Final = re.compile(PATTERN)  # keys like 3 and s side by side
 

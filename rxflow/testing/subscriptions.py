@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from rxflow.testing.diagram import Diagram
-from rxflow.testing.durations import DiagramError
-from rxflow.testing.events import Event
-from rxflow.testing.notation import parse
+from rxflow.testing.diagrams.diagram import Diagram
+from rxflow.testing.diagrams.durations import DiagramError
+from rxflow.testing.diagrams.events import Event
+from rxflow.testing.diagrams.notation import parse
 from rxflow.testing.pending import Pending
 
 Span = tuple[int, int | None]

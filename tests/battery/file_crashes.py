@@ -21,9 +21,9 @@ from pathlib import Path
 from battery.power import found_in
 from battery.qos2_crashes import Step
 
-from rxflow.sinks.durable import DurableFile
-from rxflow.sinks.layout import ARRAY, LINES
-from rxflow.sinks.place import Place
+from rxflow.sinks.file.folder import Place
+from rxflow.sinks.file.format import ARRAY, LINES
+from rxflow.sinks.file.store import DurableFile
 
 ROWS = [b'{"n":0,"pad":"%b"}' % (b"x" * 600), b'{"n":1}']
 LAYOUTS = {".json": ARRAY, ".jsonl": LINES}

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from rxflow.errors import SinkError
-from rxflow.sinks import durable, place
-from rxflow.sinks.durable import DurableFile
-from rxflow.sinks.layout import ARRAY, LINES
+from rxflow.sinks.file import folder, store
+from rxflow.sinks.file.format import ARRAY, LINES
+from rxflow.sinks.file.store import DurableFile
 
 
 class TrailingComma:
@@ -45,7 +45,7 @@ file = DurableFile(path, layout, "rotate" if control == "rotate" else "append", 
 if control == "trailing-comma":
     file = TrailingComma(path)
 if control == "no-sync":
-    place.flush = durable.flush = os.fsync = lambda fd: None
+    folder.flush = store.flush = os.fsync = lambda fd: None
 
 
 def say(what):

@@ -18,7 +18,7 @@ from reactivex import operators as rx
 
 from rxflow import JsonLinesSink, JsonSink, from_mqtt, run
 from rxflow import operators as ops
-from rxflow.sinks.durable import DurableFile
+from rxflow.sinks.file.store import DurableFile
 
 parser = argparse.ArgumentParser()
 parser.add_argument("url")

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
-from rxflow.sinks.durable import DurableFile
-from rxflow.sinks.layout import ARRAY, LINES
+from rxflow.sinks.file.format import ARRAY, LINES
+from rxflow.sinks.file.store import DurableFile
 
 WRITER = Path(__file__).with_name("file_writer.py")
 PATIENCE = 60.0  # of what a machine with much to do may need; nothing passes by being quick

@@ -23,8 +23,8 @@ from pathlib import Path
 from rxflow import JsonSink
 from rxflow.delivery import Ledger
 from rxflow.message import Message
-from rxflow.sinks.durable import DurableFile
-from rxflow.sinks.inflight import Inflight
+from rxflow.sinks.file.journal import Inflight
+from rxflow.sinks.file.store import DurableFile
 
 IS_ROTATING = sys.argv[3:] == ["rotate"]
 MESSAGES = 5

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from battery.power import call, numbers, recovered, writer
 from battery.sizes import FULL, PATIENCE, only_in_full
-from sinks import test_tear
+from sinks.file import test_recovery as test_tear
 
 from rxflow.errors import SinkError
-from rxflow.sinks import place
-from rxflow.sinks.durable import DurableFile
-from rxflow.sinks.layout import ARRAY, LINES
+from rxflow.sinks.file import folder
+from rxflow.sinks.file.format import ARRAY, LINES
+from rxflow.sinks.file.store import DurableFile
 
 CRASHES = Path(__file__).with_name("file_crashes.py")
 PAIRS = 4_000 if FULL else 12
@@ -42,7 +42,7 @@ def test_of_a_long_history_no_torn_write_loses_a_row(layout, monkeypatch):
     assert test_tear.lost_or_wrong(layout, test_tear.repaired) == 0
 
 
-# The controls, a trailing comma and no cut, are in tests/sinks/test_tear.py.
+# The controls, a trailing comma and no cut, are in tests/sinks/file/test_recovery.py.
 
 
 # -- C2: kill -9 -----------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_when_it_is_rotated_by_copying_a_crash_leaves_rows_twice(tmp_path):
 
 
 # -- C4: the disk says no --------------------------------------------------------------------------
-# No space (tmpfs) and too large (RLIMIT_FSIZE) are in tests/sinks/test_durable.py.
+# No space (tmpfs) and too large (RLIMIT_FSIZE) are in tests/sinks/file/test_store.py.
 
 
 def failing(path, call_name, number, *control):
@@ -170,13 +170,13 @@ def test_a_folder_that_may_not_be_written_says_so(tmp_path):
 
 # -- C17: somebody meddles -------------------------------------------------------------------------
 # A second writer, rm, mv, truncate, symbolic links, FIFOs and foreign content are in
-# tests/sinks/test_durable.py; these are the controls.
+# tests/sinks/file/test_store.py; these are the controls.
 
 
 @pytest.fixture
 def careless(tmp_path, monkeypatch):
     """A file with a row, open, whose writer does not look whether it is still there."""
-    monkeypatch.setattr(place.Place, "is_still", lambda *_: True)
+    monkeypatch.setattr(folder.Place, "is_still", lambda *_: True)
     file = DurableFile(tmp_path / "rows.json", ARRAY, "append", None)
     file.open()
     file.commit([b'{"n":0}'])
@@ -210,7 +210,7 @@ def test_when_the_lock_is_lost_the_writer_stops(tmp_path):
 
 
 def test_without_the_look_at_the_lock_two_write_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(place.Place, "is_locked", lambda _: True)
+    monkeypatch.setattr(folder.Place, "is_locked", lambda _: True)
     first = DurableFile(tmp_path / "rows.json", ARRAY, "append", None)
     first.open()
     (tmp_path / "rows.json.lock").unlink()

@@ -12,8 +12,8 @@ from serving import serve
 
 from rxflow import JsonLinesSink, JsonSink, from_mqtt, read_rows, run
 from rxflow import operators as ops
-from rxflow._client import Client
 from rxflow.log import logger
+from rxflow.mqtt.client import Client
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 
@@ -104,7 +104,7 @@ def test_a_broker_that_breaks_the_protocol_stores_nothing_and_stops_nothing(
     monkeypatch, tmp_path, version
 ):
     monkeypatch.setattr(Client, "_wait", staticmethod(lambda _: 0.01))
-    monkeypatch.setattr("rxflow._client.ROUNDS", 1000)  # it closes as often as it likes
+    monkeypatch.setattr("rxflow.mqtt.client.ROUNDS", 1000)  # it closes as often as it likes
     bad = MALFORMED | (MALFORMED_IN_5 if version == 5 else {})
     harmless = HARMLESS | {"SUBACK of nothing": SUBACK_OF_NOTHING[version], "nothing": b""}
     answers: dict[str, str] = {}

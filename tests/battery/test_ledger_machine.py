@@ -33,8 +33,8 @@ from hypothesis.stateful import (
 )
 from scripted import PUBACK, PUBCOMP, PUBREC, packet, publish
 
-from rxflow._wire import Wire
 from rxflow.delivery import Delivery, Ledger
+from rxflow.mqtt.wire import Wire
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 MAX_PENDING = 4
@@ -507,7 +507,7 @@ SIZE = settings(
 
 @pytest.fixture
 def one_digest(monkeypatch):
-    monkeypatch.setattr("rxflow._wire.zlib", SimpleNamespace(crc32=lambda *_: 7))
+    monkeypatch.setattr("rxflow.mqtt.wire.zlib", SimpleNamespace(crc32=lambda *_: 7))
 
 
 QUICKLY = [Phase.generate]  # a counter-example is enough, it needs no shrinking

@@ -26,7 +26,7 @@ from serving import until_disconnect
 
 from rxflow import JsonSink, SinkError, from_mqtt, run, run_async
 from rxflow import operators as ops
-from rxflow.sinks import durable
+from rxflow.sinks.file import store
 
 
 def failing(error: int) -> Callable[..., None]:
@@ -50,19 +50,19 @@ def replace(path: Path) -> None:
 # What happens behind the first commit, and which rows stand in the file at the end.
 MEDDLING: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], object], list[int]]] = {
     "EIO of a sync": (
-        lambda _, patch: patch.setattr(durable, "flush", failing(errno.EIO)),
+        lambda _, patch: patch.setattr(store, "flush", failing(errno.EIO)),
         [1, 2, 3],
     ),
     "EIO of a write": (
-        lambda _, patch: patch.setattr(durable, "write_all", failing(errno.EIO)),
+        lambda _, patch: patch.setattr(store, "write_all", failing(errno.EIO)),
         [1, 2, 3],
     ),
     "no space": (
-        lambda _, patch: patch.setattr(durable, "write_all", failing(errno.ENOSPC)),
+        lambda _, patch: patch.setattr(store, "write_all", failing(errno.ENOSPC)),
         [1, 2, 3],
     ),
     "file too large": (
-        lambda _, patch: patch.setattr(durable, "write_all", failing(errno.EFBIG)),
+        lambda _, patch: patch.setattr(store, "write_all", failing(errno.EFBIG)),
         [1, 2, 3],
     ),
     "rm": (lambda path, _: path.unlink(), [2, 3]),
@@ -151,7 +151,7 @@ def test_a_second_run_of_one_file_is_refused_before_it_takes_the_session_over(tm
 
 def test_a_sink_that_goes_on_after_a_failure_is_found_out(tmp_path, monkeypatch):
     path = tmp_path / "rows.json"
-    monkeypatch.setattr("rxflow.sinks.place.Place.is_still", lambda *_: True)
+    monkeypatch.setattr("rxflow.sinks.file.folder.Place.is_still", lambda *_: True)
     kinds: list[int] = []
     with ScriptedBroker(first_life(path, 1, path.unlink, kinds)) as broker:
         source = from_mqtt(broker.url, "a", client_id="me").pipe(ops.take(3))

@@ -28,11 +28,11 @@ from battery.sizes import (
 from scripted import PUBACK, PUBREC, SUBSCRIBE, Conversation, ScriptedBroker, publish
 
 from rxflow import ConnectError, JsonSink, from_mqtt, read_rows, run_async
-from rxflow._client import Client
-from rxflow._link import Link
-from rxflow._takeovers import ROUNDS
 from rxflow.delivery import Ledger
 from rxflow.log import logger
+from rxflow.mqtt.client import Client
+from rxflow.mqtt.link import Link
+from rxflow.mqtt.takeovers import ROUNDS
 from rxflow.testing import NumberedPublisher
 
 PIPELINE = Path(__file__).with_name("pipeline.py")
@@ -424,7 +424,7 @@ def test_nor_do_they_under_load(mosquitto, monkeypatch, log, version):
 
 
 def test_two_clients_that_never_give_up_are_found_out(mosquitto, log, monkeypatch):
-    monkeypatch.setattr("rxflow._client.ROUNDS", 1000)
+    monkeypatch.setattr("rxflow.mqtt.client.ROUNDS", 1000)
     errors: list[Exception] = []
 
     def is_beyond_all_bounds() -> bool:

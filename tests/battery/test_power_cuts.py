@@ -8,9 +8,9 @@ import pytest
 from battery.power import lost_in_cuts, mounted
 from battery.sizes import CUTS, only_in_full
 
-from rxflow.sinks import place
-from rxflow.sinks.durable import DurableFile
-from rxflow.sinks.layout import ARRAY
+from rxflow.sinks.file import folder
+from rxflow.sinks.file.format import ARRAY
+from rxflow.sinks.file.store import DurableFile
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 
@@ -80,7 +80,7 @@ def test_a_row_is_stored_when_the_name_of_its_file_is_too(tmp_path, monkeypatch)
 
 
 def test_without_the_sync_of_the_folder_names_are_not_durable(tmp_path, monkeypatch):
-    monkeypatch.setattr(place.Place, "flush_folder", lambda _: None)
+    monkeypatch.setattr(folder.Place, "flush_folder", lambda _: None)
     assert "rows.json" in names_not_durable(tmp_path / "rows.json", Names(monkeypatch))
 
 

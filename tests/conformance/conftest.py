@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rxflow._surroundings import Surroundings
+from rxflow.process.environment import Surroundings
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from streams import Source
 from rxflow import operators as ops
 from rxflow import run_async
 from rxflow.errors import ConfigError
-from rxflow.operators.scope import Scope, within
+from rxflow.scope import Scope, within
 
 ENDINGS = {
     "take_until": lambda time: ops.take_until(timer(time)),

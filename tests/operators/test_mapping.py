@@ -10,7 +10,7 @@ from streams import Source, envelope_of, on_completed, on_error, on_next, seen, 
 from rxflow import operators as ops
 from rxflow.errors import ConfigError
 from rxflow.message import Batch, Message
-from rxflow.operators.scope import Scope
+from rxflow.scope import Scope
 
 
 def doubled(_, source):

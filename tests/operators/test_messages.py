@@ -17,7 +17,7 @@ from streams import Source, envelope_of, store, unwrapped
 
 from rxflow import operators as ops
 from rxflow.operators.envelope import messages_in, newest
-from rxflow.operators.scope import Scope, within
+from rxflow.scope import Scope, within
 
 ALL = [*each(), *((name, case) for name, case in OURS_ALONE.items())]
 all_cases = pytest.mark.parametrize(("name", "case"), ALL, ids=[name for name, _ in ALL])

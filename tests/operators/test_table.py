@@ -15,7 +15,7 @@ from streams import on_completed, on_error, on_next, seen
 from rxflow import operators as ops
 from rxflow.flow import Flow
 from rxflow.operators.operator import Operator
-from rxflow.operators.scope import ScopedScheduler
+from rxflow.scope import Scope, ScopedScheduler
 
 
 def test_the_names_are_those_of_reactivex_and_ours():
@@ -80,7 +80,7 @@ def test_do_takes_an_observer_or_functions():
 
 def test_without_a_scheduler_each_operator_keeps_its_own():
     got = []
-    scoped = ScopedScheduler(None, ops.scope.Scope())
+    scoped = ScopedScheduler(None, Scope())
     source = reactivex.of(1, 2).pipe(ops.repeat(2), ops.to_list())
     source.subscribe(got.append, scheduler=scoped)
     assert not scoped

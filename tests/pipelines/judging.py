@@ -40,10 +40,10 @@ from reactivex.internal.exceptions import (
 )
 
 from rxflow.errors import SinkError
-from rxflow.report import Report
+from rxflow.running.report import Report
 from rxflow.testing import Marbles
-from rxflow.testing.virtual_scheduler import SECOND, VirtualScheduler
-from rxflow.testing.virtual_time import timers_on
+from rxflow.testing.virtual.scheduler import SECOND, VirtualScheduler
+from rxflow.testing.virtual.time import timers_on
 
 TOO_LATE = 4.9
 """Seconds: a drain that takes so long has run into its timeout of five."""

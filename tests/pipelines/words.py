@@ -26,9 +26,9 @@ from reactivex.subject import Subject
 
 from rxflow import operators as ops
 from rxflow import run_async
-from rxflow._read_pass import on_its_way
 from rxflow.message import Message
-from rxflow.sinks.item import is_batch
+from rxflow.process.read_pass import on_its_way
+from rxflow.sinks.rows import is_batch
 from rxflow.testing import Marbles
 
 __all__ = [  # what a program that is pasted needs
@@ -344,7 +344,7 @@ async def stopped(*pairs: Any, at: float, **settings: Any) -> Any:
         yield
         timer.cancel()
 
-    module: Any = sys.modules["rxflow.run"]
+    module: Any = sys.modules["rxflow.running.run"]
     no_signals, module._no_signals = module._no_signals, signals
     try:
         running = run_async(*pairs, **settings)

@@ -20,7 +20,7 @@ from scripted import DISCONNECT, Conversation, ScriptedBroker, publish
 from rxflow import JsonSink, Message, RxflowWarning, SinkError, run_async
 from rxflow.delivery import Delivery, Ledger
 from rxflow.log import logger
-from rxflow.sinks import group, observer
+from rxflow.sinks import group_commit, sink
 from rxflow.testing.marbles import Marbles
 
 
@@ -164,7 +164,7 @@ def disk(monkeypatch):
 def impatient(monkeypatch):
     """Seconds are hundredths."""
     for name, seconds in (("LASTS", 0.03), ("PATIENCE", 0.3), ("HANGS", 3.0)):
-        for module in (group, observer):
+        for module in (group_commit, sink):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, seconds)
 
@@ -275,12 +275,14 @@ def test_a_journal_that_cannot_be_written_is_not_waited_for_without_a_bound(
 
 PIPELINE = """
 import os, sys
-from rxflow import JsonSink, from_mqtt, run, _disk
-from rxflow.sinks import group, observer
+from rxflow import JsonSink, from_mqtt, run
+from rxflow.process import disk
+from rxflow.sinks import group_commit
+from rxflow.sinks import sink
 from rxflow.log import log_to_terminal
-for module in (group, observer):
+for module in (group_commit, sink):
     module.PATIENCE = 1.0
-group.LASTS = 0.2
+group_commit.LASTS = 0.2
 url, path, pipe = sys.argv[1:]
 real, seen = os.fdatasync, 0
 def sync(fd):

@@ -10,8 +10,8 @@ import re
 import pytest
 
 from rxflow import operators
-from rxflow.testing.notation import parse
-from rxflow.testing.rendering import Row, documented
+from rxflow.testing.diagrams.notation import parse
+from rxflow.testing.diagrams.rendering import Row, documented
 
 FRAME = 1_000_000_000
 

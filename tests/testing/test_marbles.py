@@ -19,9 +19,9 @@ from streams import Source as Acknowledging
 
 from rxflow import Batch, Message
 from rxflow import operators as ops
-from rxflow.operators.scope import Scope, within
+from rxflow.scope import Scope, within
 from rxflow.testing import DiagramError, Marbles
-from rxflow.testing.notation import parse
+from rxflow.testing.diagrams.notation import parse
 from rxflow.testing.strategies import marble_diagrams
 
 

@@ -13,12 +13,12 @@ from reactivex import operators as rx
 
 from rxflow import RxflowWarning, SinkError, run_async
 from rxflow import operators as ops
-from rxflow._client import Client
-from rxflow._link import Link
-from rxflow._subscribing import Subscribing
 from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
-from rxflow.sinks.group import Commit, GroupCommit
+from rxflow.mqtt.client import Client
+from rxflow.mqtt.link import Link
+from rxflow.mqtt.subscribing import Subscribing
+from rxflow.sinks.group_commit import Commit, GroupCommit
 from rxflow.testing.marbles import Marbles
 
 # -- operators -------------------------------------------------------------------------------------

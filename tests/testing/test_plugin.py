@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-from rxflow import (
+from rxflow import operators as ops
+from rxflow.broker import (
+    Broker,
     _amqtt,  # noqa: F401 (pytester forgets modules that an inner run is the first to import)
 )
-from rxflow import operators as ops
-from rxflow.broker import Broker
 from rxflow.testing import DiagramError, Marbles
-from rxflow.testing.notation import parse
+from rxflow.testing.diagrams.notation import parse
 from rxflow.testing.strategies import marble_diagrams
 
 pytest_plugins = ["pytester"]
@@ -74,7 +74,7 @@ def test_a_failing_check_is_understood_without_a_debugger(run):
 )
 def test_an_assertion_shows_the_diagrams(run, compared, shown):
     result = run(f"""
-        from rxflow.testing.notation import parse
+        from rxflow.testing.diagrams.notation import parse
 
         def test_it(marbles):
             source, other = marbles.hot("-a", name="sensor"), marbles.cold("-b")

@@ -9,7 +9,7 @@ import pytest
 
 from rxflow.log import logger
 from rxflow.testing import Marbles
-from rxflow.testing.virtual_scheduler import VirtualScheduler
+from rxflow.testing.virtual.scheduler import VirtualScheduler
 
 EXAMPLES = sorted(Path(__file__).parents[2].joinpath("examples").glob("test_*.py"))
 

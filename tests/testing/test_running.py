@@ -8,7 +8,7 @@ import reactivex
 
 from rxflow import operators as ops
 from rxflow import run_async
-from rxflow._wire import Wire
+from rxflow.mqtt.wire import Wire
 from rxflow.testing import DiagramError, Marbles
 
 

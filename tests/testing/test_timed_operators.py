@@ -8,7 +8,7 @@ from reactivex import operators as rx
 
 from rxflow import operators as ops
 from rxflow import run_async
-from rxflow.testing.notation import parse
+from rxflow.testing.diagrams.notation import parse
 
 SOURCE = "-a-b---c-d|"
 AB, C, D = ["a", "b"], ["c"], ["d"]

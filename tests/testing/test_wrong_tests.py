@@ -19,8 +19,9 @@ from reactivex import operators as rx
 
 from rxflow import operators as ops
 from rxflow import run_async
-from rxflow.testing import DiagramError, Marbles, virtual_scheduler, virtual_time
-from rxflow.testing.notation import parse
+from rxflow.testing import DiagramError, Marbles
+from rxflow.testing.diagrams.notation import parse
+from rxflow.testing.virtual import scheduler, time
 
 pytest_plugins = ["pytester"]
 
@@ -587,8 +588,8 @@ WRONG: dict[str, tuple[str, str, str]] = {
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    monkeypatch.setattr(virtual_time, "_STEPS", 4000)  # for what never ends to be told sooner
-    monkeypatch.setattr(virtual_scheduler, "_AT_ONE_INSTANT", 4000)
+    monkeypatch.setattr(time, "_STEPS", 4000)  # for what never ends to be told sooner
+    monkeypatch.setattr(scheduler, "_AT_ONE_INSTANT", 4000)
 
     def run(body):
         pytester.makepyfile(test_demo=HEAD + textwrap.dedent(body))

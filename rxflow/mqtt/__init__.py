@@ -1,0 +1,1 @@
+"""MQTT: a source, `from_mqtt`, and a sink, `MqttSink`."""

@@ -1,0 +1,322 @@
+"""MQTT as an observable, and as an observer: `from_mqtt` and `MqttSink`."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
+
+import reactivex
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
+
+from rxflow import arguments
+from rxflow.arguments import check_range
+from rxflow.background import running_or_background_loop
+from rxflow.errors import ConfigError
+from rxflow.flow import Flow
+from rxflow.log import logger, tell
+from rxflow.message import Message
+from rxflow.mqtt.options import Connecting, VersionOrAuto
+from rxflow.mqtt.sessions import ClientIds
+from rxflow.mqtt.settings import MOST_FILTERS, SILENCE, Settings, Will
+from rxflow.mqtt.source import Connected, Source, Subscription
+from rxflow.mqtt.topics import check_filter, matcher, overlap
+from rxflow.process.environment import running_loop
+from rxflow.scope import Scope, home, scope_of
+
+__all__ = ["Connected", "Will", "from_mqtt"]
+
+Filter = str | tuple[str, int]
+
+_ONE_DAY: Final = 86_400
+
+
+def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives it)
+    url: str,
+    *topics: Filter,
+    qos: int = 1,
+    username: str | None = None,
+    password: str | Callable[[], str] | None = None,
+    version: VersionOrAuto = "auto",
+    client_id: str | None = None,
+    clean_start: bool | None = None,
+    session_expiry: int = _ONE_DAY,
+    keep_alive: int = 30,
+    connect_timeout: float | None = None,
+    reconnect_timeout: float | None = None,
+    answer_timeout: float = SILENCE,
+    max_filters_per_subscribe: int | None = None,
+    max_pending: int = 10_000,
+    max_pending_bytes: int = 64 * 1024 * 1024,
+    max_packet_bytes: int = 16 * 1024 * 1024,
+    rejected: abc.ObserverBase[Any] | None = None,
+    will: Will | None = None,
+    tls: ssl.SSLContext | None = None,
+    ca_file: str | None = None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+    key_password: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    drain_timeout: float = 5.0,
+    on_connect: Callable[[Connected], object] | None = None,
+) -> Flow[Message[bytes]]:
+    """The messages of some topics, as an observable.
+
+    Cold: each subscription is a connection, which lasts over disconnects: it comes back with
+    back-off and jitter (1 to 60 s) and subscribes again if the broker forgot the session. A second
+    subscription while the first lives is a `ConfigError` in the stream, unless every filter is of
+    QoS 0 and there is no `client_id`: put `share()` behind it. Messages come on the thread of the
+    running asyncio loop, or of rxflow's background loop.
+
+    A message is acknowledged when its last reference is gone, in the order received. At
+    `max_pending` unacknowledged ones reading stops, and goes on at half.
+
+    Args:
+        url: `mqtt://`, `mqtts://` (TLS), `ws://` or `wss://` (extra `websocket`), with
+            `user:password@` and `?version=3.1.1` or `5` where wanted; or `mqtt+unix:///path`. Path
+            and query of a WebSocket are sent as given; without a path it is `/mqtt`.
+        topics: Topic filters, at least one: `+`, `#` and `$share/group/filter` included; a pair
+            `(filter, qos)` has a QoS of its own. Of filters that overlap, a broker may deliver a
+            message once for each [MQTT 5, 3.3.4]. What comes under a topic that none of them
+            matches is passed on: some brokers rename what they deliver.
+        qos: 0, 1 or 2, the most that the broker may use.
+        username: Wins over that of the URL.
+        password: Likewise; or a function that returns it, called before each connection on a thread
+            of its own: for tokens that expire. What it raises is told, and tried again. Shown
+            nowhere.
+        version: "auto" tries 5 on each connection, and 3.1.1 where the broker refuses that, or is
+            silent or closes twice. The URL wins.
+        client_id: Names the session. Without it the session is clean, save under
+            `run(..., JsonSink(path))`, which keeps an id in `<path>.client`. That session belongs
+            to the output and the broker: other topics are subscribed in it, those that are gone
+            are unsubscribed. Several sources of a run at one broker continue the sessions with
+            which they have the most topics in common, then in the order of their making.
+        clean_start: True forgets what the broker kept for this id; None: False if there is an id.
+        session_expiry: Seconds that the broker shall keep the session while we are away (MQTT 5).
+        keep_alive: Seconds, 0 to 65,535; a dead connection is found within one and a half. 0: off.
+        connect_timeout: Seconds until the first connection; then the stream fails with a
+            `ConnectError`. 0: after one attempt. None: never.
+        reconnect_timeout: The same for each later connection that does its work (a SUBACK or a
+            message), from the loss of the one before. 0: a lost connection is the end.
+        answer_timeout: Seconds that TCP, TLS and the broker's answers may take, each; to SUBSCRIBE,
+            without a byte from the broker. Then another connection is tried.
+        max_filters_per_subscribe: Most topic filters that one SUBSCRIBE asks for, where a broker
+            takes no more (8 at AWS). None: all at once; half as many when the connection was lost
+            twice before the answer.
+        max_pending: Most messages of QoS 1 and 2 that are read and not settled.
+        max_pending_bytes: Most bytes of these; one that is larger is read when no other is held.
+            Those of up to `max_pending_bytes / max_pending` bytes are counted only.
+        max_packet_bytes: Of a larger message only the topic is read. It is set aside, or the stream
+            fails; its error names topic and size.
+        rejected: An observer, usually a `JsonLinesSink`, to set aside a message that is too large;
+            without its payload. None: the stream fails with a `DecodeError`.
+        will: What the broker publishes if this client is lost.
+        tls: A context of your own, instead of the files; the default verifies name and chain.
+        ca_file: PEM file of the authorities to trust instead of the system's. All files are read
+            now, and again at each connection, so they may be renewed while we run.
+        cert_file: PEM file of our certificate, where the broker asks for one.
+        key_file: PEM file of its key, if that is not in `cert_file`.
+        key_password: Of an encrypted key. Nobody is ever asked for it.
+        headers: Sent with the request of `ws://` and `wss://`; shown nowhere.
+        drain_timeout: Seconds that deliveries may take to settle after the end of the stream.
+        on_connect: Called on the stream's thread each time that the subscription stands. What it
+            raises fails the stream.
+
+    Returns:
+        A `Flow`: an Observable that has rxflow's operators as methods too.
+
+    Raises:
+        ConfigError: A setting is wrong, or a file of TLS can't be used; at call time.
+    """
+    connecting = Connecting(
+        url=url,
+        username=username,
+        password=password,
+        version=version,
+        client_id=client_id,
+        keep_alive=keep_alive,
+        connect_timeout=connect_timeout,
+        reconnect_timeout=reconnect_timeout,
+        answer_timeout=answer_timeout,
+        drain_timeout=drain_timeout,
+        will=will,
+        tls=tls,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+        key_password=key_password,
+        headers=headers,
+    )
+    place = connecting.place
+    filters = _filters(topics, qos)
+    check_range("session_expiry", session_expiry, 0, 0xFFFF_FFFF)
+    check_range("max_pending", max_pending, 1, 1 << 31)
+    if max_filters_per_subscribe is not None:
+        check_range("max_filters_per_subscribe", max_filters_per_subscribe, 1, MOST_FILTERS)
+    check_range("max_pending_bytes", max_pending_bytes, 1, 1 << 50)
+    check_range("max_packet_bytes", max_packet_bytes, 16, 268_435_455)
+    arguments.observer("rejected", rejected)
+    _check_clean_start(clean_start, client_id)
+    _check_hook(on_connect)
+    matches = matcher(name for name, _ in filters)
+    is_qos0 = all(qos == 0 for _, qos in filters)
+    latest: Source | None = None
+    owner = object()
+
+    def sessions(scope: Scope | None) -> ClientIds | None:
+        """Where the session of this source is written down, if it is."""
+        is_lasting = (client_id is not None or not is_qos0) and not clean_start
+        return scope.root.client_ids if scope and is_lasting else None
+
+    def settings(kept: ClientIds | None) -> Settings:
+        is_lasting = kept is not None or client_id is not None
+        if not is_lasting and not is_qos0:
+            logger.info("no client_id: what is published while we are away will not come")
+        return connecting.settings(
+            client_id,
+            is_durable=is_lasting and not clean_start,
+            session_expiry=session_expiry,
+            max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
+            max_packet_bytes=max_packet_bytes,
+            max_filters=max_filters_per_subscribe or MOST_FILTERS,
+        )
+
+    def begin(
+        observer: abc.ObserverBase[Message[bytes]],
+        scope: Scope | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> abc.DisposableBase:
+        nonlocal latest
+        if scope and scope.is_over:
+            return Disposable()
+        is_alone = latest is None or latest.has_ended
+        if not is_alone and not (is_qos0 and client_id is None):
+            raise ConfigError(
+                f"{place}: subscribed twice at the same time, and each subscription would be a "
+                "connection of its own; put share() behind from_mqtt"
+            )
+        is_program = bool(scope and scope.root.is_program)
+        kept = sessions(scope)
+        chosen = settings(kept)
+        if scope and any(_is_rival(other, chosen) for other in scope.root.sources):
+            raise ConfigError(
+                f"{place}: two sources with one client id would throw each other off; put share() "
+                "behind one from_mqtt, or give each a client_id of its own"
+            )
+        connecting.warn_of_plain_password(is_program=is_program)
+        _warn_of_overlap(filters, is_program=is_program)
+        source = Source(
+            chosen,
+            Subscription(filters, matches, on_connect, rejected),
+            observer,
+            loop,
+            drain_timeout=drain_timeout,
+            is_program=is_program,
+            journal=scope.root.journal if scope else None,
+            is_single=bool(scope and scope.root.is_single),
+            sessions=kept,
+            owner=owner,
+        )
+        earlier, latest = latest, source
+        if scope:
+            scope.adopt(rejected)
+            source.leave = scope.register(source)
+            source.root = scope.root
+            scope.root.sources.append(source)
+        source.start(earlier if is_alone else None)
+        return Disposable(source.dispose)
+
+    flow = Flow(_at_home(begin), label=f"from_mqtt {place}")
+    flow.is_single = True
+    return flow
+
+
+def _at_home(
+    begin: Callable[
+        [abc.ObserverBase[Message[bytes]], Scope | None, asyncio.AbstractEventLoop],
+        abc.DisposableBase,
+    ],
+) -> Observable[Message[bytes]]:
+    """An observable that begins on its loop's thread, whatever thread it is subscribed to on."""
+
+    def subscribe(
+        observer: abc.ObserverBase[Message[bytes]], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        scope = scope_of(scheduler)
+        loop = (scope.root.loop if scope else None) or running_or_background_loop()
+        if scope:
+            scope.root.loop = loop
+        if loop is running_loop():
+            return begin(observer, home(scheduler, loop), loop)
+        subscription = SingleAssignmentDisposable()
+
+        def begin_there() -> None:
+            try:
+                if not subscription.is_disposed:
+                    subscription.disposable = begin(observer, scope, loop)
+            except Exception as error:  # noqa: BLE001 (nobody is above: it is the stream's)
+                observer.on_error(error)
+
+        loop.call_soon_threadsafe(begin_there)
+        return subscription
+
+    return reactivex.create(subscribe)
+
+
+def _warn_of_overlap(filters: tuple[tuple[str, int], ...], *, is_program: bool) -> None:
+    """Say that exactly once is not to be had: each delivery has a packet id of its own."""
+    wild = [(name, qos) for name, qos in filters if "+" in name or "#" in name]
+    for name, qos in wild:
+        for other, others_qos in filters:
+            if other != name and 2 in {qos, others_qos} and overlap(name, other):  # noqa: PLR2004
+                tell(
+                    f"{name!r} and {other!r} overlap: a broker may deliver a message once for each "
+                    "[MQTT 5, 3.3.4], at QoS 2 too, and it is stored as often; ask for one, "
+                    "or drop what comes twice (`distinct`)",
+                    is_program=is_program,
+                )
+                return
+
+
+def _check_hook(on_connect: object) -> None:
+    if on_connect is not None:
+        arguments.function("on_connect", on_connect)
+
+
+def _check_clean_start(clean_start: object, client_id: str | None) -> None:
+    if clean_start is not None:
+        arguments.one_of("clean_start", clean_start, (True, False, None))
+    if clean_start is False and client_id is None:
+        raise ConfigError("clean_start=False must come with a client_id: it names the session")
+
+
+def _is_rival(other: object, settings: Settings) -> bool:
+    return (
+        isinstance(other, Source)
+        and not other.has_ended
+        and other.settings.client_id == settings.client_id
+        and str(other.settings.address) == str(settings.address)
+    )
+
+
+def _filters(topics: Iterable[Filter], qos: int) -> tuple[tuple[str, int], ...]:
+    pairs = tuple(_pair(topic, qos) for topic in topics)
+    if not pairs:
+        raise ConfigError("topics must be one topic filter or more, '#' for all, not none")
+    for name, each in pairs:
+        check_filter(name)
+        arguments.qos(f"topics: qos of {arguments.shown(name)}" if each is not qos else "qos", each)
+    return pairs
+
+
+def _pair(topic: Any, qos: int) -> tuple[str, int]:
+    if isinstance(topic, str):
+        return topic, qos
+    is_pair = isinstance(topic, tuple) and len(cast("tuple[Any, ...]", topic)) == 2  # noqa: PLR2004
+    if not is_pair or not isinstance(topic[0], str):
+        right = "topic filters, or pairs (filter, qos), each an argument of its own"
+        arguments.refuse("topics", right, topic)
+    return cast("tuple[str, int]", topic)

@@ -1,0 +1,154 @@
+"""How a client connects, what it is answered, and the wire that follows from it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from rxflow.mqtt.address import Address
+from rxflow.mqtt.websocket import WebSocket
+from rxflow.mqtt.wire import Plain, Receiver, Stream, Wire
+from rxflow.process.environment import surroundings_of
+from rxflow.process.forked import close_in_child
+
+SILENCE: Final = 10.0
+"""Seconds that TCP, TLS and each answer of the broker may take, unless a setting says otherwise."""
+
+LARGEST: Final = 268_435_460
+"""Bytes of a packet, header and all, that MQTT can express."""
+
+MOST_FILTERS: Final = 1_000_000
+"""As many topic filters in one SUBSCRIBE as anybody has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes if this client is lost without a DISCONNECT.
+
+    Attributes:
+        topic: No wildcard.
+        payload: Bytes as they are to be sent.
+        qos: 0, 1 or 2.
+        retain: Whether the broker keeps it for later subscribers.
+    """
+
+    topic: str
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a client connects. Times are seconds.
+
+    Attributes:
+        is_given: True if the user chose the client id.
+        starts_clean: True if the session of an earlier process is of no use: the first connection
+            begins a new one, which those that follow continue.
+    """
+
+    address: Address
+    client_id: str
+    is_durable: bool = False
+    session_expiry: int = 0
+    keep_alive: int = 30
+    connect_timeout: float | None = None
+    max_pending: int = 10_000
+    max_pending_bytes: int = 64 * 1024 * 1024
+    max_packet_bytes: int = 16 * 1024 * 1024
+    will: Will | None = None
+    tls: Callable[[], ssl.SSLContext] = field(default=ssl.create_default_context, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    answer_timeout: float = SILENCE
+    reconnect_timeout: float | None = None
+    max_filters: int = MOST_FILTERS
+    is_given: bool = False
+    starts_clean: bool = False
+
+
+class Answer(NamedTuple):
+    """What CONNACK said: the limits that the broker sets [3.2.2.3], and its words.
+
+    Attributes:
+        code: The reason code, as MQTT 5 numbers them.
+        reason: The reason string; empty if there is none.
+        server: The server reference, likewise.
+        keep_alive: None: ours.
+        session_expiry: None: ours.
+        client_id: The one that the broker assigned; empty: ours.
+    """
+
+    code: int
+    is_refusal: bool
+    session_present: bool = False
+    reason: str = ""
+    server: str = ""
+    keep_alive: int | None = None
+    session_expiry: int | None = None
+    client_id: str = ""
+    receive_maximum: int = 65_535
+    maximum_packet_bytes: int = LARGEST
+    maximum_qos: int = 2
+    topic_alias_maximum: int = 0
+    has_retain: bool = True
+    has_wildcards: bool = True
+    has_identifiers: bool = True
+    has_shared: bool = True
+
+
+def open_wire(
+    sock: socket.socket,
+    settings: Settings,
+    receiver: Receiver,
+    loop: AbstractEventLoop,
+    *,
+    version5: bool,
+) -> Wire:
+    """Make the wire on a fresh connection: TLS and WebSocket as the address says.
+
+    Args:
+        sock: TCP, or of a Unix socket.
+        settings: How to connect.
+        receiver: Who gets the messages.
+        loop: Whose time and date the wire goes by.
+        version5: True on MQTT 5.
+
+    Raises:
+        OSError: A file of TLS can't be used now.
+    """
+    address = settings.address
+    if not address.is_unix:
+        _tune(sock, settings.keep_alive)
+    stream: Stream = Plain(sock)
+    close_in_child(sock)
+    if address.is_tls:
+        # Made for each connection: certificates are renewed while we run.
+        stream = secured = settings.tls().wrap_socket(
+            sock, server_hostname=address.tls_name, do_handshake_on_connect=False
+        )
+        close_in_child(secured)  # which has taken the descriptor over
+    if address.is_websocket:
+        stream = WebSocket(
+            stream, address.host, address.port, address.target, headers=settings.headers
+        )
+    return Wire(
+        stream,
+        receiver,
+        version5=version5,
+        max_packet_bytes=settings.max_packet_bytes,
+        now=surroundings_of(loop).utc,
+        clock=loop.time,
+    )
+
+
+def _tune(tcp: socket.socket, keep_alive: int) -> None:
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sys.platform == "linux" and keep_alive:
+        # While reading is paused no PINGRESP is seen; the kernel finds a dead peer for us.
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, keep_alive * 1500)

@@ -1,0 +1,647 @@
+"""One subscription of `from_mqtt`: from the first CONNECT to the last acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from reactivex import Observer, abc
+
+from rxflow.delivery import Journal, Ledger
+from rxflow.errors import ConnectError, DecodeError, RxflowError, SinkError
+from rxflow.log import announce, logger, printable
+from rxflow.message import Message
+from rxflow.mqtt.client import NOT_SUPPORTED, Client, Settings
+from rxflow.mqtt.holders import described
+from rxflow.mqtt.reasons import reason_text
+from rxflow.mqtt.sessions import ClientIds, Session
+from rxflow.mqtt.stall import Standstill
+from rxflow.mqtt.subscribing import REFUSED, Ask, Subscribing, TooLargeError
+from rxflow.mqtt.topics import check_topic, is_shared, matcher
+from rxflow.operators.operator import unwrapped
+from rxflow.process.environment import surroundings_of
+from rxflow.process.forked import tell_in_child
+from rxflow.rejection import rejection
+from rxflow.scope import Scope
+
+_NOTED_EVERY: Final = 60.0  # seconds: how exactly it is known when a session had a connection
+_POLL: Final = 0.05  # seconds
+_FEW: Final = 5  # filters that a line names
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """What `on_connect` is told, each time that the subscription stands.
+
+    Attributes:
+        session_present: True if the broker kept the session: messages missed meanwhile will come.
+        reconnects: 0 the first time.
+    """
+
+    session_present: bool
+    reconnects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a source asks for.
+
+    Attributes:
+        filters: Each topic filter with its QoS.
+        matches: Whether a topic is one of them.
+        on_connect: Called when the subscription stands.
+        rejected: Where messages are set aside that are too large; None: the stream fails.
+    """
+
+    filters: tuple[tuple[str, int], ...]
+    matches: Callable[[str], bool]
+    on_connect: Callable[[Connected], object] | None
+    rejected: abc.ObserverBase[Any] | None = None
+
+
+class Source:
+    """A connection, its ledger, and the observer that they feed. Lives on one loop's thread.
+
+    Args:
+        settings: Where and how to connect.
+        subscription: What to ask for.
+        observer: Who gets the messages.
+        loop: The thread of everything here.
+        drain_timeout: Seconds that deliveries may take to settle when the subscription ends.
+        is_program: Whether what the user must know goes to the log.
+        journal: Who writes down which QoS 2 messages are stored, if anybody does.
+        is_single: True if at most one row can come of a message.
+        sessions: Where this source wants its session written down, if it does: then its client id
+            is the one found there.
+    """
+
+    def __init__(  # noqa: PLR0913 (each is one fact)
+        self,
+        settings: Settings,
+        subscription: Subscription,
+        observer: abc.ObserverBase[Message[bytes]],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        drain_timeout: float,
+        is_program: bool,
+        journal: Journal | None = None,
+        is_single: bool = False,
+        sessions: ClientIds | None = None,
+        owner: object = None,
+    ) -> None:
+        self._journal = journal
+        self._is_single = is_single
+        self._sessions = sessions
+        self._owner = owner
+        self.settings = settings
+        self._subscription = subscription
+        self._observer = observer
+        self._loop = loop
+        self._drain_timeout = drain_timeout
+        self._is_program = is_program
+        self._thread = threading.get_ident()
+        self.has_ended = False
+        self._failure: Exception | None = None
+        self._has_completed = False
+        self._connects = 0
+        self._lost_at: float | None = None
+        self._has_stood = False
+        self._session = Session(settings.client_id, str(settings.address.anonymous), is_given=True)
+        self._subscribing = self._subscribing_anew()
+        self._is_gone: Callable[[str], bool] = _not_gone
+        self._noted_at = 0.0
+        self._patience: asyncio.TimerHandle | None = None  # with a broker that owes a SUBACK
+        self._has_strayed = False
+        self._has_qos2_journal = False
+        self._has_settled = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self.leave: abc.DisposableBase | None = None
+        self.root: Scope | None = None
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
+        self._standstill = Standstill(self.ledger)
+        emit = unwrapped(observer)  # a source stops by itself
+        self._client = Client(settings, self, self.ledger, emit, loop)
+        tell_in_child(self)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def forked(self) -> None:
+        """In a forked child this one has ended: its connection and its loop are the parent's."""
+        self.has_ended = True
+        self.closed = self._loop.create_future()
+        self.closed.set_result(None)
+
+    def start(self, after: Source | None) -> None:
+        """Connect, once an earlier subscription with the same client id is gone."""
+        if self._sessions:
+            filters = dict(self._subscription.filters)
+            given = self.settings.client_id if self.settings.is_given else None
+            self._sessions.want(self._owner, self.settings.address, filters, given)
+        if after is not None and not after.closed.done():
+            self._starting = self._loop.create_task(self._start_after(after))
+        elif self._sessions:
+            self._loop.call_soon(self._begin)  # when the other sources have said what they want
+        else:
+            self._begin()
+
+    async def _start_after(self, earlier: Source) -> None:
+        earlier.make_way()
+        await asyncio.wait([earlier.closed])
+        self._begin()
+
+    def _begin(self) -> None:
+        if self.has_ended:
+            return
+        try:
+            self._take_up_session()
+        except SinkError as error:
+            self.fail(error)
+            return
+        self._client.start()
+
+    def _take_up_session(self) -> None:
+        if self._sessions:
+            session = self._session = self._sessions.claim(self._owner)
+            self.settings = replace(self.settings, client_id=session.client_id)
+            self._client.settings = self.settings
+            self._subscribing = self._subscribing_anew()
+            if gone := self._subscribing.gone:
+                self._is_gone = matcher(gone)
+        has_qos2 = any(qos == 2 for _, qos in self._subscription.filters)  # noqa: PLR2004
+        if self.root is not None:
+            self._journal = self.root.journal  # whose sink may have ended since
+        if self._journal and has_qos2 and self.settings.is_durable:
+            session = f"{self.settings.client_id} {self.settings.address.place}"
+            self.ledger.keep(self._journal, session)
+            self._has_qos2_journal = True
+            self.ledger.is_single = self._is_single
+            self.ledger.unclaimed = self._tell_of_unclaimed
+        if has_qos2 and self._is_in_run:
+            self._tell_what_qos2_is()
+
+    @property
+    def _is_in_run(self) -> bool:
+        return self.root is not None and self.root.is_run
+
+    def _tell_what_qos2_is(self) -> None:
+        """At the start of a run: exactly once, or at least once and why."""
+        if not self.settings.is_durable:
+            why = "at least once: without a client id the broker keeps no session"
+        elif not self._has_qos2_journal:
+            why = "at least once: no sink of this run keeps receipts, as one JsonSink does"
+        elif not self._is_single:
+            why = (
+                "exactly once for messages that nothing else keeps when their row is stored, else "
+                "at least once: more than one row may come of a message here"
+            )
+        else:
+            why = "exactly once"
+        logger.info("QoS 2 of {} is {}", self.settings.address, why)
+
+    def _tell_of_unclaimed(self, number: int) -> None:
+        """On the thread of a commit, at the first row that can't count as all of its message."""
+        what = described(self.ledger, number)
+        text = (
+            f"QoS 2 is at least once in this run: a message{what} was stored while something else "
+            "still has it, so more rows may come of it. If the process ends before it is let go, "
+            "it comes again, and is stored twice. Keep what you need of a message, not the message"
+        )
+        self._here(lambda: self.warn(text))
+
+    def _subscribing_anew(self) -> Subscribing:
+        filters = dict(self._subscription.filters)
+        return Subscribing(filters, self._session, self.settings.max_filters)
+
+    def interrupt(self) -> None:
+        """A signal has come, and will end this: what was read and is not on its way can wait."""
+        self._client.interrupt()
+
+    def complete(self) -> None:
+        """End the stream: nothing more is received, and of what was, what is stored acknowledged.
+
+        What is dropped from now on, an operator may have dropped because nobody listened any more.
+        """
+        self.ledger.close()
+        self._here(self._complete)
+
+    def _complete(self) -> None:
+        if not self.has_ended:
+            self._stop()
+            self._has_completed = True
+            self._observer.on_completed()
+            self._close()
+
+    def dispose(self) -> None:
+        """Nobody wants more: acknowledge what gets stored, leave the rest to the broker."""
+        self.ledger.close()
+        self._here(self._dispose)
+
+    def _dispose(self) -> None:
+        self._stop()
+        if self.root and (self.root.is_run or self.root.is_ending()):
+            self._has_completed = True  # what an operator has passed on is still on its way
+        self._close()
+
+    def make_way(self) -> None:
+        """Another subscription waits: what only an operator holds is left to the broker.
+
+        That of a `retry` would wait for the message in the error that the operator keeps.
+        """
+        self._has_completed = False
+        self._has_settled.set()
+
+    def hurry(self) -> None:
+        """The run is told to end: wait for no longer than the drain timeout."""
+        self._has_settled.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the stream with an error; acknowledge nothing more."""
+        self.ledger.fail(error)
+
+    def _stop(self) -> None:
+        self.has_ended = True
+        self._stop_waiting()
+        if self.leave:
+            self.leave.dispose()
+        self._client.stop()
+
+    def _close(self) -> None:
+        # What is downstream may hold messages that nobody will emit any more.
+        self._observer = Observer[Message[bytes]](on_error=_ignore)
+        self._client.on_next = _ignore
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._finish())
+
+    @property
+    def _is_awaited(self) -> bool:
+        """True while something can still be stored: after a dispose, what a sink has already."""
+        ledger = self.ledger
+        if ledger.has_failed:
+            return False
+        return bool(ledger.unsettled if self._has_completed else ledger.owed)
+
+    async def _finish(self) -> None:
+        """Wait until everything is settled, but not for ever, and say goodbye."""
+        try:
+            if self._starting:
+                self._starting.cancel()
+            while self._is_awaited and self._may_take_its_time:
+                await self._next_settlement()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._drain_timeout):
+                    while self._is_awaited:
+                        await self._next_settlement()
+            if self._is_awaited:
+                gc.collect()  # what nobody holds but a cycle of references is let go by that
+                self._client.settle()
+            self.ledger.finish()
+            if self._client.is_connected:
+                self._note_connection()
+            has_run_failed = self.root is not None and self.root.has_failed
+            has_failed = self.ledger.has_failed or has_run_failed
+            await self._client.close(deadline=1.0, has_failed=has_failed)
+        finally:
+            if not self.closed.done():
+                self.closed.set_result(None)
+
+    @property
+    def unreached(self) -> str | None:
+        """The broker, and why there is no connection, while there has been none and is wanted."""
+        if self.has_ended or self._connects or self._has_been_reached():
+            return None
+        return f"{self.settings.address}: {self._client.trouble or 'no answer so far'}"
+
+    @property
+    def has_connected(self) -> bool:
+        """True once a connection has stood."""
+        return self._connects > 0
+
+    def _has_been_reached(self) -> bool:
+        """Whether an earlier subscription of this run had a connection to the same broker."""
+        others = self.root.sources if self.root else []
+        return any(
+            isinstance(other, Source)
+            and other.has_connected
+            and other.settings.address.place == self.settings.address.place
+            for other in others
+        )
+
+    @property
+    def _may_take_its_time(self) -> bool:
+        """True in a run that goes on: it ends what is downstream, or waits for it."""
+        return self._is_in_run and self.root is not None and not self.root.is_over
+
+    async def _next_settlement(self) -> None:
+        self._has_settled.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL):
+                await self._has_settled.wait()
+        if not self._client.is_connected:  # then nobody else looks what was dropped
+            self._client.settle()
+
+    async def wait_closed(self) -> None:
+        await asyncio.wait([self.closed])
+
+    # -- the ledger's side ----------------------------------------------------------------------
+
+    def _acknowledge(self, ready: list[int]) -> None:
+        self._client.acknowledge(ready)
+
+    def _wake(self) -> None:
+        self._here(self._client.settle)
+
+    def _dropped(self, packet_ids: list[int]) -> None:
+        self._here(lambda: self._release(packet_ids))
+
+    def _release(self, packet_ids: list[int]) -> None:
+        self._client.complete(self.ledger.completed(packet_ids))
+        self._loop.call_soon(self._client.settle)  # which sends it
+
+    def _sink_failed(self, error: Exception) -> None:
+        self._here(lambda: self._error(error))
+
+    def _here(self, act: Callable[[], object]) -> None:
+        """Do it on the loop's thread: now, if this is it."""
+        if threading.get_ident() == self._thread:
+            act()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is left to do
+                self._loop.call_soon_threadsafe(act)
+
+    def _error(self, error: Exception) -> None:
+        if self.has_ended:
+            return
+        self._failure = error
+        self._stop()
+        try:
+            self._observer.on_error(error)
+        except Exception as raised:  # noqa: BLE001 (nobody is above a source)
+            self._show("an observer raised in on_error", raised)
+        self._close()
+
+    def _show(self, text: str, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": text, "exception": error})
+
+    # -- what the client says -------------------------------------------------------------------
+
+    def connected(self, *, session_present: bool) -> None:
+        self.ledger.connected(session_present=session_present)
+        self._connects += 1
+        if not session_present:
+            self._report_gap()
+        elif self._has_qos2_journal and not self._session.has_been:
+            self._tell_of_another_output()
+        self._lost_at = None
+        if (problem := self._impossible()) is not None:
+            self.fail(ConnectError(f"{self.settings.address}: {problem}"))
+            return
+        client, self._noted_at = self._client, self._loop.time()
+        asks = self._subscribing.connected(
+            self._utc(), session_present=session_present, is_5=client.is_5
+        )
+        if self._connects == 1:
+            self._tell_of_unused_sessions()
+        if not asks:
+            self._all_answered()
+            return
+        try:
+            self._subscribing.subscribe(asks, client.subscribe, client.limits.maximum_packet_bytes)
+        except TooLargeError as error:
+            self._too_large(error)
+            return
+        self._await_answer()
+
+    def _utc(self) -> datetime:
+        return surroundings_of(self._loop).utc()
+
+    def _impossible(self) -> str | None:
+        """What of the filters this broker says that it can't do, if anything [3.2.2.3]."""
+        limits = self._client.limits
+        for name, _ in self._subscription.filters:
+            if is_shared(name) and not limits.has_shared:
+                return f"{name!r} can't be subscribed: the broker has no shared subscriptions"
+            if not limits.has_wildcards and ("+" in name or "#" in name):
+                return f"{name!r} can't be subscribed: the broker has no wildcards"
+        return None
+
+    def _too_large(self, error: TooLargeError) -> None:
+        limit = self._client.limits.maximum_packet_bytes
+        self.fail(
+            ConnectError(
+                f"{self.settings.address}: the topic filter {printable(error)!r} is larger than "
+                f"the broker takes (Maximum Packet Size {limit:,} bytes)"
+            )
+        )
+
+    def _await_answer(self) -> None:
+        """Without SUBACK and without a byte for as long, this connection is none."""
+        self._stop_waiting()
+        wait = self.settings.answer_timeout
+        self._patience = self._loop.call_later(wait, self._judge_silence, self._client.heard)
+
+    def _judge_silence(self, before: int) -> None:
+        if self._client.heard > before or self._client.is_paused:
+            self._await_answer()  # it may be on its way, or lie unread behind messages
+        else:
+            wait = self.settings.answer_timeout
+            self._client.lost(f"no answer to SUBSCRIBE within {wait:g} s")
+
+    def _stop_waiting(self) -> None:
+        patience, self._patience = self._patience, None
+        if patience:
+            patience.cancel()
+
+    def _tell_of_another_output(self) -> None:
+        """What its journal says of packet ids, this output has not seen come true."""
+        self.warn(
+            f"{self.settings.address} has a session of client id {self.settings.client_id!r}, and "
+            "this output is not known to have had it. If another output had, don't go back to "
+            "that one: its journal of QoS 2 may take a new message for an older one that is equal. "
+            "Give each output a client id of its own, or end the session first: rxflow forget"
+        )
+
+    def _report_gap(self) -> None:
+        """The broker has no session of ours: if there was one, say what that means."""
+        last = self._session.last_connected
+        if self._lost_at is not None:
+            away = f"in the {self._loop.time() - self._lost_at:.1f} s without connection"
+        elif not self.settings.is_durable or not self._session.has_been:
+            return
+        elif last is None:
+            away = "since its last connection"
+        else:
+            away = f"since its last connection, {_ago(self._utc() - last)} ago,"
+        who = f" of client id {self._session.client_id!r}" if self._lost_at is None else ""
+        self.warn(
+            f"possible gap: {self.settings.address} forgot the session{who}; what was published "
+            f"{away} is not coming"
+        )
+
+    def _tell_of_unused_sessions(self) -> None:
+        for session in self._sessions.unused() if self._sessions else []:
+            names = printable(", ".join(session.filters[:_FEW])) or "none known"
+            last = session.last_connected
+            when = f"last connected {_ago(self._utc() - last)} ago" if last else "not used lately"
+            path = self._sessions.path.with_suffix("") if self._sessions else ""
+            self.warn(
+                f"{path}.client: no source of this run has taken up the session of client id "
+                f"{session.client_id!r} at {session.broker} (topics: {names}; {when}), for which "
+                "that broker may go on queueing messages; if nobody needs them: rxflow forget "
+                f"{session.broker} --client-id {session.client_id} --output {path}"
+            )
+
+    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
+        try:
+            if names := self._subscribing.unsubscribed(mid, reason_codes):
+                self._unsubscribed(names, reason_codes, reason)
+                return
+            answers = self._subscribing.answered(mid, reason_codes)
+        except ValueError as error:
+            self._client.lost(f"the broker broke the protocol: {error}")
+            return
+        if answers is None:
+            return
+        for ask, code, may_ask_again in answers:
+            if code >= REFUSED and may_ask_again:
+                self._subscribing.alone(ask, self._client.subscribe)
+            elif code >= REFUSED:
+                self._refused(ask, code, reason)
+                return
+            elif code < ask.qos:
+                logger.warning("{!r}: QoS {} asked for, {} granted", ask.name, ask.qos, code)
+        if self._subscribing.is_complete:
+            self._all_answered()
+        else:
+            self._await_answer()
+
+    def _refused(self, ask: Ask, code: int, reason: str) -> None:
+        text = (
+            f"{self.settings.address} refused to subscribe {printable(ask.name)!r}: "
+            f"{reason_text(code, reason)}"
+        )
+        if (
+            self._has_stood and code not in NOT_SUPPORTED
+        ):  # rights change: a refusal is final only before it ever stood
+            self._client.lost(text)
+        else:
+            self.fail(ConnectError(text, reason_code=code))
+
+    def _unsubscribed(self, names: list[str], codes: Sequence[int], reason: str) -> None:
+        shown = printable(", ".join(names))
+        if refusals := [code for code in codes if code >= REFUSED]:
+            why = reason_text(refusals[0], reason)
+            self.warn(f"{self.settings.address} refused to unsubscribe {shown}: {why}")
+        else:
+            logger.info("unsubscribed from {}", shown)
+
+    def _all_answered(self) -> None:
+        """Every filter stands: say so, and let go of those that nobody wants any more."""
+        self._stop_waiting()
+        self._has_stood = True
+        self._client.worked()
+        client = self._client
+        try:
+            self._subscribing.unsubscribe(client.unsubscribe, client.limits.maximum_packet_bytes)
+        except TooLargeError as error:
+            self.warn(f"the broker can't be told to unsubscribe {printable(error)!r}: too large")
+        names = ", ".join(name for name, _ in self._subscription.filters)
+        logger.info("subscribed to {}", printable(names))
+        hook = self._subscription.on_connect
+        if hook is None:
+            return
+        try:
+            hook(Connected(client.session_present, self._connects - 1))
+        except Exception as error:  # noqa: BLE001 (the user's function)
+            self.fail(error)
+
+    def _note_connection(self, *, is_lost: bool = False) -> None:
+        """Write down that the session has a connection, or had one until now."""
+        self._noted_at = self._loop.time()
+        self._session.seen(self._utc(), is_lost=is_lost)
+
+    def disconnected(self, reason: str) -> None:
+        del reason  # the client logs it
+        self._stop_waiting()
+        if self._lost_at is None:
+            self._lost_at = self._loop.time()
+        if most := self._subscribing.lost():
+            logger.info("no answer to SUBSCRIBE; from now on {} filters in one at most", most)
+        self._note_connection(is_lost=True)
+
+    def failed(self, error: RxflowError) -> None:
+        self.fail(error)
+
+    def raised(self, error: Exception) -> None:
+        if self.has_ended and error is not self._failure:
+            # Of a subscriber without `on_error`, say: as with reactivex, its traceback is shown.
+            self._show("the error of a stream was not handled", error)
+        else:
+            self.fail(error)
+
+    def settled(self) -> None:
+        if self._client.is_connected and self._loop.time() - self._noted_at >= _NOTED_EVERY:
+            self._note_connection()
+        if not self._is_awaited:
+            self._has_settled.set()
+        if text := self._standstill.notice(self._loop.time()):
+            announce(text, is_program=self._is_program)
+        if self.ledger.has_news:
+            self._loop.call_soon(self._client.settle)
+
+    def warn(self, text: str) -> None:
+        announce(text, is_program=self._is_program, depth=1)
+
+    def admit(self, topic: bytes) -> str | None:
+        name = check_topic(topic)
+        if self._subscription.matches(name):
+            return name
+        if self._is_gone(name):
+            logger.info("let go: messages to {!r}, unsubscribed since", printable(name))
+            return None
+        if not self._has_strayed:
+            # Some brokers rename what they deliver: RabbitMQ turns '.' into '/', EMQX has filters
+            # of its own. It came on our subscription, so somebody downstream must decide.
+            self._has_strayed = True
+            logger.warning(
+                "{} delivers topics that no filter matches, as {!r}; they are passed on",
+                self.settings.address,
+                printable(name),
+            )
+        return name
+
+    def oversized(self, message: Message[bytes], size: int) -> None:
+        text = (
+            f"a message of {size:,} bytes of topic {printable(message.topic)!r} is larger than "
+            f"max_packet_bytes={self.settings.max_packet_bytes:,}"
+        )
+        if self._subscription.rejected is None:
+            raise DecodeError(
+                f"{text}: raise that, or set such messages aside with from_mqtt(rejected=...)",
+                topic=message.topic,
+            )
+        self._subscription.rejected.on_next(rejection(message, text))
+
+
+def _ignore(_: object) -> None:
+    """Nobody is downstream any more."""
+
+
+def _not_gone(_: str) -> bool:
+    return False
+
+
+def _ago(gone: timedelta) -> str:
+    """Roughly how long: 40 s, 5 min, 3 h, 12 days."""
+    seconds = max(0.0, gone.total_seconds())
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

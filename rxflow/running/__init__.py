@@ -1,0 +1,1 @@
+"""Running pipelines, until they end or are told to."""

@@ -1,0 +1,1 @@
+"""A broker in a diagram: its sessions, connections and packets."""

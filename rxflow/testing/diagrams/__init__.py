@@ -1,0 +1,1 @@
+"""Marble diagrams: parsed, compared and drawn. Pure."""

@@ -1,0 +1,108 @@
+"""What rxflow finds on a virtual loop instead of threads, chance and the date."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, Future
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from rxflow.process.environment import Surroundings
+from rxflow.process.heartbeat import Beating
+from rxflow.testing.virtual.scheduler import VirtualScheduler
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def apart() -> Generator[None]:
+    """As if no other loop ran here: what an async test checks or runs is no part of its loop."""
+    loop = asyncio._get_running_loop()  # noqa: SLF001 (asyncio exports it for makers of loops)
+    if loop is None:
+        yield
+        return
+    task = asyncio.current_task(loop)
+    if task is not None:
+        asyncio._leave_task(loop, task)  # noqa: SLF001 (likewise, for makers of tasks)
+    try:
+        with off_the_loop():
+            yield
+    finally:
+        if task is not None:
+            asyncio._enter_task(loop, task)  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def off_the_loop() -> Generator[None]:
+    """As on a thread of its own, where no loop runs."""
+    loop = asyncio._get_running_loop()  # noqa: SLF001 (asyncio exports it for makers of loops)
+    asyncio._set_running_loop(None)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(loop)  # noqa: SLF001
+
+
+class Inline(Executor):
+    """Runs what is submitted at once, on the thread that submits it, but off its loop."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            with off_the_loop():
+                future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 (handed to whoever waits)
+            future.set_exception(error)
+        return future
+
+    def end(self, seconds: float) -> None:
+        """All is done."""
+
+
+INLINE: Final = Inline()
+
+
+def inline(executor: Executor | None) -> Executor:
+    """One that knows virtual time stays; every other would start a thread."""
+    return executor if isinstance(executor, Inline) else INLINE
+
+
+class VirtualSurroundings(Surroundings):
+    """What rxflow finds on a virtual loop.
+
+    Attributes:
+        dice: Chooses the wait before a client's next attempt, as `Surroundings.jittered` does; by
+            default the longest: 1, 2, 4 ... 60 s.
+    """
+
+    def __init__(self, scheduler: VirtualScheduler) -> None:
+        self._scheduler = scheduler
+        self.dice: Callable[[float, str], float] = _longest
+
+    def utc(self) -> datetime:
+        return self._scheduler.now
+
+    def jittered(self, longest: float, host: str) -> float:
+        return self.dice(longest, host)
+
+    def start(self, work: Callable[[], object], name: str) -> None:
+        del name
+        with off_the_loop():
+            work()
+
+    def worker(self, name: str) -> Inline:
+        del name
+        return INLINE
+
+    def watch(self, link: Beating) -> None:
+        """Nothing blocks this loop: its time stands still meanwhile."""
+
+    def forget(self, link: Beating) -> None:
+        """It was not watched."""
+
+
+def _longest(longest: float, host: str) -> float:
+    del host
+    return longest
