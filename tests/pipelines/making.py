@@ -585,6 +585,8 @@ def written(steps: Sequence[Step], *, is_watched: bool) -> str:
             text = text.replace(f"{{{index}}}", part)
         if step.source:
             text = text.replace("{other}", flow(step.source, is_watched=is_watched))
+        if is_watched and step.kind == "E":
+            text = f"counted({step.text!r}), {text}"
         if is_watched and step.key:
             text = f"watch({step.key!r}, lambda s: s.pipe({text}))"
         if step.kind == "R":

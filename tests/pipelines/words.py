@@ -40,6 +40,7 @@ __all__ = [  # what a program that is pasted needs
     "arrived",
     "branches",
     "cancelled",
+    "counted",
     "frozen",
     "ident",
     "ignore",
@@ -234,7 +235,7 @@ class Seen:
     made: dict[str, list[str]] = field(default_factory=dict)  # by what reduces: its results
     raised: int = 0
     beside: set[str] = field(default_factory=set)  # what a plain value came to a sink beside
-    subscribed: dict[str, int] = field(default_factory=dict)  # topic -> how often
+    subscribed: dict[str, int] = field(default_factory=dict)  # see `counted`
     emitting: Record | None = None  # which subscription emitted last
 
 
@@ -321,15 +322,21 @@ def read(broker: Any, topic: str, qos: int) -> Any:
         seen.deliveries += 1
         seen.times[message.payload] = seen.times.get(message.payload, 0) + 1
 
-    def counted(source: Any) -> Any:
+    source = broker.from_mqtt(topic, qos=qos).pipe(ops.decode_json(), ops.do_action(receive))
+    return source.pipe(counted(topic)) if seen.is_on else source
+
+
+def counted(key: str) -> Callable[[Any], Any]:
+    """Nothing but a count of how often what is upstream is subscribed to."""
+
+    def apply(source: Any) -> Any:
         def subscribe(observer: Any, scheduler: Any = None) -> Any:
-            seen.subscribed[topic] = seen.subscribed.get(topic, 0) + 1
+            seen.subscribed[key] = seen.subscribed.get(key, 0) + 1
             return source.subscribe(observer, scheduler=scheduler)
 
         return Observable(subscribe)
 
-    source = broker.from_mqtt(topic, qos=qos).pipe(ops.decode_json(), ops.do_action(receive))
-    return source.pipe(counted) if seen.is_on else source
+    return apply
 
 
 # -- how it ends -----------------------------------------------------------------------------------
