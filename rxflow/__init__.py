@@ -52,4 +52,6 @@ __all__ = [
     "with_latest_from",
 ]
 
+__version__ = "0.1.0"
+
 logger.disable("rxflow")

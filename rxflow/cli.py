@@ -7,10 +7,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from rxflow import codec
+from rxflow import __version__, codec
 from rxflow.errors import ConfigError, RxflowError
 from rxflow.log import log_to_terminal
 
@@ -39,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rxflow", description="MQTT topics as Rx observables, ending in durable files."
     )
-    parser.add_argument("--version", action="version", version=version("rxflow"))
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",

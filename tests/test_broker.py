@@ -149,7 +149,7 @@ def test_without_amqtt_it_names_the_extra(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "rxflow.broker._amqtt", raising=False)
     monkeypatch.delattr("rxflow.broker._amqtt", raising=False)
-    with pytest.raises(ConfigError, match=r"pip install 'rxflow\[broker\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'rxflow-mqtt\[broker\]'"):
         Broker()
 
 

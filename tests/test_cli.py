@@ -192,7 +192,7 @@ def test_without_amqtt_one_line_names_the_extra(out):
     command = [sys.executable, "-W", "error", "-c", code, "demo", "--out", str(out)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == USAGE
-    assert "rxflow[broker]" in complaint(ran.stderr)
+    assert "rxflow-mqtt[broker]" in complaint(ran.stderr)
     assert ran.stderr.count("\n") == 1
 
 

@@ -176,7 +176,7 @@ def _import_serve() -> _Serve:
         from rxflow.broker import _amqtt  # noqa: PLC0415 (an extra, and 0.2 s: only when asked for)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "the embedded broker needs amqtt: pip install 'rxflow[broker]'"
+            "the embedded broker needs amqtt: pip install 'rxflow-mqtt[broker]'"
         ) from error
     _amqtt.silence()
     return _amqtt.serve

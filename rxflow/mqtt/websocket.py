@@ -33,7 +33,7 @@ def check_installed() -> None:
         ConfigError: wsproto can't be imported.
     """
     if find_spec("wsproto") is None:
-        raise ConfigError("ws:// and wss:// need the extra: pip install 'rxflow[websocket]'")
+        raise ConfigError("ws:// and wss:// need the extra: pip install 'rxflow-mqtt[websocket]'")
 
 
 class WebSocket:
