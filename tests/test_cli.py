@@ -101,7 +101,7 @@ def test_the_demo_logs_what_happens_in_the_order_in_which_it_happens(out):
         rf"committed 1 rows? to {re.escape(str(out))}",
         r'sent \{"Generated number":"1"\} to /demo/integers',
         r"my_custom_name: limit reached; draining",
-        r"finished my_custom_name: received \d, stored \d, .*left to the broker 0; \d commits, .*",
+        r"finished my_custom_name: received \d, stored \d, .*unacknowledged 0; \d commits, .*",
     ]
     assert re.search(r"^" + r"$(?:\n.*)*?\n".join(stages) + r"$", said, re.MULTILINE), said
 

@@ -905,8 +905,8 @@ def broken_block(kit):
 def kept_in_a_list(kit):
     kept = []
     report, broker, stored = kit.in_virtual_time(ops.do_action(kept.append))
-    assert report.stored + report.left >= 2
-    return stored, len(broker.acknowledgements) + report.left
+    assert report.stored + report.unacknowledged >= 2
+    return stored, len(broker.acknowledgements) + report.unacknowledged
 
 
 def payloads_kept(kit):
@@ -917,7 +917,7 @@ def payloads_kept(kit):
 
 def counts(kit, *operators):
     report, _, _ = kit.in_virtual_time(*operators)
-    return report.received, report.stored, report.let_go, report.left
+    return report.received, report.stored, report.filtered, report.unacknowledged
 
 
 def after_an_error(kit):

@@ -668,9 +668,9 @@ class _Run:
         return Report(
             received=received,
             stored=stored,
-            let_go=received - stored - aside - left,
-            set_aside=aside,
-            left=left,
+            filtered=received - stored - aside - left,
+            rejected=aside,
+            unacknowledged=left,
             commits=sum(sink.commits for sink in self._sinks),
             bytes=sum(sink.bytes for sink in self._sinks),
             seconds=seconds,

@@ -274,7 +274,7 @@ def test_poison_is_set_aside_with_its_reason_and_the_good_is_stored(tmp_path, wh
     assert len(rows) == len(POISON)
     assert all(row["error"] for row in rows)
     assert aside == [0] * len(POISON)
-    assert (report.stored, report.set_aside) == (10 * len(POISON), len(POISON))
+    assert (report.stored, report.rejected) == (10 * len(POISON), len(POISON))
 
 
 def test_without_a_place_for_poison_the_stream_ends_and_leaves_the_rest(tmp_path):

@@ -226,7 +226,7 @@ def test_a_message_above_the_limit_is_set_aside_and_the_stream_goes_on(tmp_path,
         )
         report = quiet(source.pipe(ops.take(1)), JsonSink(tmp_path / "good.json"))
     (row,) = read_rows(path)
-    assert (row["topic"], report.set_aside, report.stored) == ("b", 1, 1)
+    assert (row["topic"], report.rejected, report.stored) == ("b", 1, 1)
     assert "5,0" in row["error"]
     assert "max_packet_bytes=1,000" in row["error"]
 

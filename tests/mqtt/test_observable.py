@@ -697,7 +697,7 @@ def test_bad_payloads_are_set_aside_and_the_stream_goes_on(mosquitto, tmp_path: 
     )
     assert list(read_rows(good)) == list(range(len(BAD)))
     assert [row["topic"] for row in read_rows(bad)] == ["a"] * len(BAD)
-    assert (report.received, report.stored, report.set_aside) == (12, 6, 6)
+    assert (report.received, report.stored, report.rejected) == (12, 6, 6)
 
 
 # -- whatever scheduler it is subscribed with, and whoever does not listen to errors --------------

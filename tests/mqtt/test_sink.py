@@ -256,7 +256,7 @@ def test_a_message_of_the_source_is_acknowledged_after_that_of_the_sink():
         source = from_mqtt(one.url, "a").pipe(ops.take(1))
         report = quiet(source, MqttSink(other.url, topic="b"))
     assert order == ["sink", "source"]
-    assert (report.stored, report.left) == (1, 0)
+    assert (report.stored, report.unacknowledged) == (1, 0)
 
 
 def test_what_the_broker_does_not_acknowledge_in_time_is_a_sink_error_and_left():
@@ -482,7 +482,7 @@ def test_what_an_operator_of_reactivex_made_is_refused_and_its_message_not_ackno
     ):
         quiet(from_mqtt(one.url, "a").pipe(PLAIN), MqttSink(on5(other), topic="b"))
     assert kinds == [DISCONNECT]
-    assert raised.value.report.left == 1
+    assert raised.value.report.unacknowledged == 1
 
 
 def test_what_an_operator_of_reactivex_made_is_set_aside_with_its_topic(tmp_path):
@@ -492,7 +492,7 @@ def test_what_an_operator_of_reactivex_made_is_set_aside_with_its_topic(tmp_path
         sink = MqttSink("mqtt://127.0.0.1:1", topic=lambda _: "#", rejected=bad)
         report = quiet(from_mqtt(broker.url, "a").pipe(ops.take(1), PLAIN), sink)
     assert kinds == [PUBACK, DISCONNECT]
-    assert (report.set_aside, report.let_go) == (1, 0)
+    assert (report.rejected, report.filtered) == (1, 0)
     assert [row["topic"] for row in read_rows(tmp_path / "bad.jsonl")] == ["a"]
 
 
@@ -507,7 +507,7 @@ def test_a_refused_message_is_set_aside_then_acknowledged_and_the_rest_goes_on(t
         source = from_mqtt(one.url, "a").pipe(ops.take(2))
         report = quiet(source, MqttSink(on5(other), topic="b", rejected=bad))
     assert kinds == [PUBACK, PUBACK, DISCONNECT]
-    assert (report.stored, report.set_aside, report.left) == (1, 1, 0)
+    assert (report.stored, report.rejected, report.unacknowledged) == (1, 1, 0)
     (row,) = read_rows(tmp_path / "bad.jsonl")
     assert (row["topic"], row["payload"]) == ("a", "1")
     assert "to 'b': not authorized" in row["error"]
@@ -522,7 +522,7 @@ def test_a_refused_message_is_acknowledged_once_an_observer_of_the_users_has_it(
         source = from_mqtt(one.url, "a").pipe(ops.take(1))
         bad = reactivex.Observer(lambda message: seen.append(message.topic))
         report = quiet(source, MqttSink(on5(other), topic="b", rejected=bad))
-    assert (seen, kinds, report.left) == (["a"], [PUBACK, DISCONNECT], 0)
+    assert (seen, kinds, report.unacknowledged) == (["a"], [PUBACK, DISCONNECT], 0)
 
 
 def test_a_refused_message_that_can_not_be_set_aside_is_not_acknowledged():

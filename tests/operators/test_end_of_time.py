@@ -128,7 +128,7 @@ def test_what_is_flushed_into_streams_that_begin_in_the_flush_is_flushed_out(
     report = run_to_its_end(marbles, flow, sink, end)
     assert sorted(flat(sink.stored)) == ["a", "b", "c"]
     assert keys(broker) == ["a", "b", "c"]
-    assert (report.received, report.stored, report.left) == (3, 3, 0)
+    assert (report.received, report.stored, report.unacknowledged) == (3, 3, 0)
 
 
 @each_end
@@ -139,7 +139,7 @@ def test_whatever_holds_above_what_it_flushes_into_a_group_comes_out(marbles, ab
     report = run_to_its_end(marbles, read(broker).pipe(above, *groups), sink, end)
     assert flat(sink.stored) == ["a", "b", "c"]
     assert keys(broker) == ["a", "b", "c"]
-    assert (report.received, report.stored, report.left) == (3, 3, 0)
+    assert (report.received, report.stored, report.unacknowledged) == (3, 3, 0)
 
 
 @each_end
@@ -149,7 +149,7 @@ def test_the_newest_that_is_flushed_into_a_group_comes_out(marbles, above, end):
     groups = ops.group_by(lambda _: 0), in_flat_map(ops.buffer_with_count(5))
     report = run_to_its_end(marbles, read(broker).pipe(above, *groups), sink, end)
     assert flat(sink.stored) == ["c"]
-    assert (report.received, report.left) == (3, 0)
+    assert (report.received, report.unacknowledged) == (3, 0)
 
 
 @each_end
@@ -165,7 +165,7 @@ def test_the_stream_of_an_item_that_begins_in_the_flush_is_flushed_out(marbles, 
     report = run_to_its_end(marbles, flow, sink, end)
     assert sorted(flat(sink.stored)) == ["a", "b", "c"]
     assert keys(broker) == ["a", "b", "c"]
-    assert (report.received, report.stored, report.left) == (3, 3, 0)
+    assert (report.received, report.stored, report.unacknowledged) == (3, 3, 0)
 
 
 @each_end
@@ -228,7 +228,7 @@ def test_completion_reaches_a_buffer_after_all_that_was_on_its_way_to_it(
     report = run_to_its_end(marbles, flow, sink, end)
     assert sorted(flat(sink.stored)) == LETTERS
     assert keys(broker) == (LETTERS if qos else [])
-    assert (report.received, report.stored, report.left) == (25, 25, 0)
+    assert (report.received, report.stored, report.unacknowledged) == (25, 25, 0)
 
 
 @each_end
@@ -238,7 +238,7 @@ def test_the_last_batch_behind_a_share_is_stored_and_acknowledged(marbles, end):
     report = run_to_its_end(marbles, flow, sink, end)
     assert sink.stored == ["a", "b", "c", "d"]
     assert keys(broker) == ["a", "b", "c", "d"]
-    assert (report.received, report.stored, report.left) == (4, 4, 0)
+    assert (report.received, report.stored, report.unacknowledged) == (4, 4, 0)
 
 
 # -- two sinks on what is shared -------------------------------------------------------------------
@@ -270,7 +270,7 @@ def test_what_a_shared_source_flushes_reaches_both_sinks(marbles, above, share, 
     report = marbles.run(run_async(*pairs, seconds=8, log=False))
     assert (one.stored, flat(two.stored)) == (["a", "b", "c"], ["a", "b", "c"])
     assert keys(broker) == ["a", "b", "c"]
-    assert (report.received, report.stored, report.left) == (3, 3, 0)
+    assert (report.received, report.stored, report.unacknowledged) == (3, 3, 0)
 
 
 # -- from an end, an error or a dispose on, only what is stored is acknowledged --------------------
@@ -305,7 +305,7 @@ def test_what_an_operator_drops_at_the_end_is_not_acknowledged(marbles, dropping
     broker, sink = marbles.mqtt(SOURCE), marbles.sink()
     report = run_to_its_end(marbles, read(broker).pipe(dropping), sink, end)
     assert (sink.stored, keys(broker)) == ([], [])
-    assert (report.received, report.left) == (3, 3)
+    assert (report.received, report.unacknowledged) == (3, 3)
 
 
 def timed(operator: Operator) -> Operator:
@@ -352,8 +352,8 @@ def test_the_end_of_a_run_reaches_a_source_whatever_scheduler_an_operator_has(ma
     report = marbles.run(run_async(source.pipe(own), sink, seconds=8, log=False))
     assert completions == ["source"]
     assert report.received == 3
-    assert report.stored + report.let_go + report.left == 3
-    assert len(keys(broker)) == report.stored + report.let_go
+    assert report.stored + report.filtered + report.unacknowledged == 3
+    assert len(keys(broker)) == report.stored + report.filtered
 
 
 def test_what_is_subscribed_again_behind_a_timer_belongs_to_the_run(marbles):

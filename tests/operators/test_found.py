@@ -133,7 +133,7 @@ def test_what_could_be_flushed_is_not_left(marbles, text, operators, seconds):
     flow = read(broker).pipe(*operators)
     report = marbles.run(run_async(flow, sink, seconds=seconds, log=False))
     sent = [letter for letter in text if letter != "-"]
-    assert (sink.stored, keys(broker), report.left) == (sent, sent, 0)
+    assert (sink.stored, keys(broker), report.unacknowledged) == (sent, sent, 0)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_a_take_has_passed_on_is_acknowledged_when_it_is_stored(marbles, en
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
     report = marbles.run(run_async(read(broker).pipe(ending, slow), sink, seconds=9, log=False))
     assert len(sink.stored) == 1
-    assert (keys(broker), report.stored, report.left) == (["a"], 1, 0)
+    assert (keys(broker), report.stored, report.unacknowledged) == (["a"], 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_what_is_held_long_behind_an_end_is_acknowledged_or_reported_left(marble
     flow = read(broker).pipe(ops.take_until(timer(1.5)), holding)
     report = marbles.run(run_async(flow, sink, seconds=60, log=False))
     assert sink.stored == ["a"]
-    assert len(keys(broker)) + report.left == 1
+    assert len(keys(broker)) + report.unacknowledged == 1
 
 
 BUFFERED = {
@@ -193,7 +193,7 @@ def test_what_take_last_buffer_has_given_to_a_sink_is_acknowledged(marbles, abov
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
     flow = read(broker).pipe(above, ops.take_last_buffer(3))
     report = marbles.run(run_async(flow, sink, seconds=9, log=False))
-    assert (sink.stored, keys(broker), report.left) == (["a"], ["a"], 0)
+    assert (sink.stored, keys(broker), report.unacknowledged) == (["a"], ["a"], 0)
 
 
 def fails_once():
@@ -222,7 +222,7 @@ def test_what_never_emits_the_last_ones_does_not_use_up_the_drain(marbles):
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
     flow = read(broker).pipe(ops.merge(never()), ops.skip_last(2))
     report = marbles.run(run_async(flow, sink, seconds=4, log=False))
-    assert (sink.stored, keys(broker), report.left) == ([], [], 1)
+    assert (sink.stored, keys(broker), report.unacknowledged) == ([], [], 1)
     assert report.seconds < 5
 
 
@@ -256,7 +256,7 @@ def test_what_a_take_has_passed_on_is_awaited_at_the_end(marbles, ending, slow):
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
     report = marbles.run(run_async(read(broker).pipe(ending, slow), sink, seconds=3, log=False))
     assert len(sink.stored) == 1
-    assert (keys(broker), report.stored, report.left) == (["a"], 1, 0)
+    assert (keys(broker), report.stored, report.unacknowledged) == (["a"], 1, 0)
 
 
 def test_at_an_error_two_rows_in_one_sink_are_not_taken_for_a_row_in_each_of_two(marbles):
@@ -280,7 +280,7 @@ def test_what_is_behind_a_retry_is_not_held_by_the_error_that_it_has_swallowed(m
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
     flow = read(broker).pipe(ops.delay(2), ops.map(fails_once()), ops.retry(3))
     report = marbles.run(run_async(flow, sink, seconds=2, log=False))
-    assert (sink.stored, report.left) == ([], 1)
+    assert (sink.stored, report.unacknowledged) == ([], 1)
     assert report.seconds < 3
 
 
@@ -290,7 +290,7 @@ def test_what_a_dict_or_a_set_has_given_to_a_sink_is_acknowledged(marbles, colle
     flow = read(broker).pipe(ops.buffer_with_time(4.5), ops.map(tuple), collected)
     rows = flow.pipe(ops.map(lambda _: "all"))
     report = marbles.run(run_async(rows, sink, seconds=5, log=False))
-    assert (keys(broker), report.left) == (["a"], 0)
+    assert (keys(broker), report.unacknowledged) == (["a"], 0)
 
 
 def test_a_source_that_is_subscribed_again_at_the_end_is_not_called_unreached(marbles):

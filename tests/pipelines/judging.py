@@ -371,13 +371,15 @@ class _Judge:
 
     def _judge_report(self, *, is_graceful: bool) -> None:
         case, report = self.case, self.outcome.report
-        is_explained = report and report.left and any(word in self.text for word in LEAVING)
+        is_explained = (
+            report and report.unacknowledged and any(word in self.text for word in LEAVING)
+        )
         if _is_late(case, self.outcome) and not (is_explained or self.is_cut_short):
             text = f"ended at {self.outcome.ended_at:g} s, told to at {case.at:g} s"
             self._add("too late", text)
         if report is None:
             return
-        parts = report.stored, report.let_go, report.set_aside, report.left
+        parts = report.stored, report.filtered, report.rejected, report.unacknowledged
         if min(parts) < 0 or sum(parts) != report.received:
             self._add("report", f"doesn't add up: {report}")
         # Without a source it counts what was stored.
@@ -392,8 +394,8 @@ class _Judge:
             and self._qos("u" if letter.isupper() else "t") > 0
             for letter in self.seen.received
         )
-        if report.left != left:
-            self._add("report: left", f"{report.left} left, {left} not acknowledged: {report}")
+        if report.unacknowledged != left:
+            self._add("report: unacknowledged", f"{left} were not acknowledged: {report}")
 
 
 def _by(sink: int, way: Way) -> str:

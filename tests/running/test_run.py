@@ -59,7 +59,7 @@ def quiet(*pipelines, **settings):
 
 
 def adds_up(report):
-    parts = report.stored, report.let_go, report.set_aside, report.left
+    parts = report.stored, report.filtered, report.rejected, report.unacknowledged
     assert min(parts) >= 0
     return report.received == sum(parts)
 
@@ -123,7 +123,7 @@ def test_a_plain_observable_is_run_to_its_end_and_reported(tmp_path):
     report = quiet(reactivex.of(1, 2, 3), JsonSink(tmp_path / "a.json"))
     assert list(read_rows(tmp_path / "a.json")) == [1, 2, 3]
     assert (report.received, report.stored) == (3, 3)
-    assert "received 3, stored 3, let go 0, set aside 0, left to the broker 0" in str(report)
+    assert "received 3, stored 3, filtered 0, rejected 0, unacknowledged 0" in str(report)
 
 
 def test_one_run_may_follow_the_other_with_the_same_observable(tmp_path):
@@ -139,7 +139,7 @@ def test_seconds_completes_the_source_so_that_the_last_batch_is_stored(tmp_path)
         source = from_mqtt(broker.url, "a").pipe(ops.buffer_with_count(1000))
         report = quiet(source, JsonSink(tmp_path / "a.json"), seconds=0.3)
     assert list(read_rows(tmp_path / "a.json")) == list(range(1, 101))
-    assert (report.stored, report.left) == (100, 0)
+    assert (report.stored, report.unacknowledged) == (100, 0)
 
 
 def test_an_endless_plain_observable_completes_its_observer_when_the_time_is_over():
@@ -194,7 +194,7 @@ def test_what_is_under_way_at_the_drain_timeout_is_left_to_the_broker(tmp_path):
             drain_timeout=60,
         )
     assert kinds == [DISCONNECT]
-    assert (report.stored, report.left) == (0, 1)
+    assert (report.stored, report.unacknowledged) == (0, 1)
 
 
 def test_an_endless_pipeline_does_not_hold_up_the_others(tmp_path):
@@ -209,7 +209,7 @@ def test_an_endless_pipeline_does_not_hold_up_the_others(tmp_path):
             drain_timeout=60,
         )
     assert seen.events[-1] == "completed"
-    assert (report.received, report.stored, report.left) == (100, 100, 0)
+    assert (report.received, report.stored, report.unacknowledged) == (100, 100, 0)
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -386,7 +386,13 @@ def test_the_report_adds_up_whatever_became_of_the_messages(tmp_path, qos):
             ops.filter(lambda m: m.payload > 10),
         )
         report = quiet(source, JsonSink(tmp_path / "a.json"), seconds=0.3)
-    parts = (report.received, report.stored, report.let_go, report.set_aside, report.left)
+    parts = (
+        report.received,
+        report.stored,
+        report.filtered,
+        report.rejected,
+        report.unacknowledged,
+    )
     assert parts == (50, 30, 10, 10, 0)
     assert report.commits >= 2
     assert report.bytes > 0
@@ -403,7 +409,7 @@ def test_the_report_adds_up_when_two_sinks_store_and_one_sets_aside(tmp_path, qo
             (decoded, JsonSink(tmp_path / "b.json")),
             seconds=0.3,
         )
-    assert (report.received, report.set_aside) == (3, 1)
+    assert (report.received, report.rejected) == (3, 1)
     assert adds_up(report)
 
 
@@ -437,7 +443,7 @@ def test_messages_that_the_user_keeps_are_left_and_not_waited_for():
     with ScriptedBroker(serve(publish("a"))) as broker:
         source = from_mqtt(broker.url, "a", drain_timeout=600)
         report = quiet(source, reactivex.Observer(kept.append), seconds=0.3)
-    assert (len(kept), report.left) == (1, 1)
+    assert (len(kept), report.unacknowledged) == (1, 1)
 
 
 # -- the log ---------------------------------------------------------------------------------------
@@ -793,7 +799,7 @@ def test_a_pipeline_of_plain_operators_loses_nothing(marbles):
     broker, sink = marbles.mqtt("t q1 : -ab-c---"), marbles.sink(disk="-=====----")
     plain = broker.from_mqtt("t").pipe(PLAIN, rx.filter(lambda row: row["value"] != '"b"'))
     report = marbles.run(run_async(plain, sink, seconds=8, log=False))
-    assert (report.received, report.stored, report.let_go) == (3, 2, 1)
+    assert (report.received, report.stored, report.filtered) == (3, 2, 1)
     assert [(each.key, each.at) for each in broker.acknowledgements] == [
         ("a", 6.0),
         ("b", 6.0),
