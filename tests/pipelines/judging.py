@@ -13,12 +13,12 @@ What is judged, of every message that came through `read`:
 3.  The run is over in time, nothing else is raised than what the pipeline raises itself, and the
     report adds up.
 
-Not judged: after an error or in haste, which of several rows in one sink are there, where a plain
-value that came in the breath of a message counts as a row of that message, and one that is set
-aside too; what a branch
+Not judged: after an error or in haste, which of several rows in one sink are there (what was set
+aside, and a plain value that came in the breath of a message, count as rows of it); what a branch
 of a shared source had in hand when it failed or began again, while the other goes on, and has it;
 the messages of a second source that only triggers (`zip`, `sample`, ...); of what is cut off by a
-`take` downstream, whether it is left or stored; the answer about a stream in which nothing came.
+`take` downstream, whether it is left or stored; the answer about a stream in which nothing came,
+and of one that the next ends (`switch_map`).
 """
 
 from __future__ import annotations
@@ -169,8 +169,12 @@ class _Judge:
         self.text = program(case)
         self.found: list[Fault] = []
         self.stored = [set(words.tokens(rows)) for rows in outcome.rows]
-        self.letters = [{letter for _, letter in tokens} for tokens in self.stored]
         self.aside = {token for row in outcome.aside for token in words.tokens(row)}
+        self.letters = [{letter for _, letter in tokens} for tokens in self.stored]
+        for sink, letters in enumerate(self.letters):
+            letters.update(self.seen.beside.get(sink, ()))
+            if len(self.letters) == 1:
+                letters.update(letter for _, letter in self.aside)
         self.passed: dict[tuple[int, str], set[Token]] = {}
         self.ways = [
             (sink, topic, way)
@@ -237,20 +241,17 @@ class _Judge:
             return
         said = "acknowledged" if is_acknowledged else "received"
         missing = [(sink, way) for fate, sink, way in fates if fate == "missing"]
-        if (
-            self.has_failed or not is_graceful
-        ):  # a row is there; a ledger knows sinks, no branches within one
+        if self.has_failed or not is_graceful:
+            # A row of it is there: a ledger knows sinks, no branches within one.
             rows = self._rows(letter)
             missing = [(sink, way) for sink, way in missing if rows.isdisjoint(self.letters[sink])]
-            if letter in self.seen.beside or any(letter == other for _, other in self.aside):
-                missing = []
         if missing and (is_acknowledged or (is_graceful and not self.has_failed)):
             sink, way = missing[0]
             self._add(f"{said}, not stored", f"{letter}: {said}, not stored{_by(sink, way)}")
         elif (
             is_acknowledged
             and all(fate == "cut" for fate, _, _ in fates)
-            and letter not in self.seen.beside
+            and not any(letter in letters for letters in self.letters)
         ):
             self._add("acknowledged, nobody has it", f"{letter}: acknowledged, nobody has it")
         elif (

@@ -619,7 +619,7 @@ def program(case: Case, *, is_watched: bool = False) -> str:
     for limb in case.limbs:
         text = written(shown(case, limb), is_watched=is_watched)
         if is_watched:
-            text += f"{', ' * bool(text)}ops.do_action(arrived)"
+            text += f"{', ' * bool(text)}ops.do_action(arrived({len(flows)}))"
         flows.append(f"{trunk}.pipe({text})" if text else trunk)
     pairs = ", ".join(f"({text}, {sink})" for text, sink in zip(flows, sinks, strict=True))
     drain = 0.0 if case.end == "hasty" else case.drain

@@ -234,7 +234,7 @@ class Seen:
     records: dict[str, list[Record]] = field(default_factory=dict)
     made: dict[str, list[str]] = field(default_factory=dict)  # by what reduces: its results
     raised: int = 0
-    beside: set[str] = field(default_factory=set)  # what a plain value came to a sink beside
+    beside: dict[int, set[str]] = field(default_factory=dict)  # sink -> see `arrived`
     subscribed: dict[str, int] = field(default_factory=dict)  # see `counted`
     emitting: Record | None = None  # which subscription emitted last
 
@@ -307,11 +307,15 @@ class Made:
         return results[-1]
 
 
-def arrived(item: Any) -> None:
+def arrived(sink: int) -> Callable[[Any], None]:
     """Something comes to a sink, which takes a plain value for made of the message on its way."""
-    is_plain = not isinstance(item, Message) and not is_batch(item)
-    if is_plain and (message := on_its_way()):
-        seen.beside.add(message.payload.decode().strip('"'))
+
+    def note(item: Any) -> None:
+        is_plain = not isinstance(item, Message) and not is_batch(item)
+        if is_plain and (message := on_its_way()):
+            seen.beside.setdefault(sink, set()).add(message.payload.decode().strip('"'))
+
+    return note
 
 
 def read(broker: Any, topic: str, qos: int) -> Any:
