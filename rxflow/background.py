@@ -185,7 +185,7 @@ class Bare:
         def start() -> abc.DisposableBase:
             loop = self._background.loop
             if own is None:  # else it lives where that one is, unless it has a source of MQTT
-                self._scope.loop = loop
+                self._scope.context.loop = loop
             clock = own or AsyncIOScheduler(loop)
             scheduler = within(self._scope.branch(), clock)
             self._background.call(partial(self._background.watch, self._scope))
@@ -234,7 +234,7 @@ class Bare:
     def _end(self) -> None:
         if not self._has_ended:
             self._has_ended = True
-            closing = [*self._scope.sources, *self._closing]
+            closing = [*self._scope.context.sources, *self._closing]
             forget = partial(self._background.forget, self._scope, closing)
             if self._background.is_alive:
                 self._background.loop.call_soon_threadsafe(forget)

@@ -28,9 +28,8 @@ from reactivex.internal import noop
 from reactivex.internal.constants import DELTA_ZERO
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
-from rxflow.delivery import Journal, Ledger
+from rxflow.context import Context
 from rxflow.errors import ConfigError
-from rxflow.process.environment import running_loop
 from rxflow.process.forked import tell_in_child
 
 S = TypeVar("S")
@@ -72,29 +71,6 @@ class Holder(Protocol):
         ...
 
 
-class Connection(Protocol):
-    """A source's connection, as far as a run sees it."""
-
-    ledger: Ledger
-
-    @property
-    def unreached(self) -> str | None:
-        """The broker, and why there is no connection, while there has been none and is wanted."""
-        ...
-
-    def interrupt(self) -> None:
-        """A signal will end the run: hand on nothing behind the message that is on its way."""
-        ...
-
-    def hurry(self) -> None:
-        """The run is told to end: wait for no longer than the drain timeout."""
-        ...
-
-    async def wait_closed(self) -> None:
-        """Return when nothing more is received, acknowledged or sent."""
-        ...
-
-
 class Scope:
     """The upstream of one `take_until`, of one operator that holds items, or of one run.
 
@@ -107,28 +83,12 @@ class Scope:
 
     Attributes:
         root: The outermost scope: that of the run.
-        is_run: Of the root: True under `run`, which waits for what is downstream of a source.
-        is_program: Of the root: True under `run`; what the user must know goes to the log.
-        client_ids: Of the root: the sessions that this run keeps beside its output, if it does.
-        journal: Of the root: the sink that writes down which QoS 2 messages it has stored.
-        is_single: Of the root: True if at most one row can come of a message.
-        sources: Of the root: the connections that this run waits for.
-        rejected: Of the root: the observers to which operators of this run set messages aside.
-        loop: Of the root: the asyncio loop on which it lives, if any.
-        has_failed: Of the root: True once an error ended the run.
+        context: The facts of the run; the same object in every scope of it.
     """
 
     def __init__(self, outer: Scope | None = None) -> None:
         self.root: Scope = outer.root if outer else self
-        self.is_run = False
-        self.is_program = False
-        self.client_ids: Any = None  # of `rxflow.mqtt.sessions`
-        self.journal: Journal | None = None
-        self.is_single = False
-        self.sources: list[Connection] = []
-        self.rejected: list[abc.ObserverBase[Any]] = []
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.has_failed = False
+        self.context: Context = outer.context if outer else Context()
         self._outer = outer
         self._has_begun_to_end = False
         self._sources: dict[int, Completable] = {}
@@ -201,12 +161,6 @@ class Scope:
         self._at_work.discard(key)
         self.root.go_on(clock)
 
-    def adopt(self, rejected: abc.ObserverBase[Any] | None) -> None:
-        """Tell the run of an observer to which messages are set aside; it drains and closes it."""
-        known = self.root.rejected
-        if rejected is not None and not any(rejected is other for other in known):
-            known.append(rejected)
-
     # -- its end --------------------------------------------------------------------------------
 
     def complete(self, then: Callable[[], None] = noop, *, is_patient: bool = False) -> None:
@@ -224,16 +178,7 @@ class Scope:
             self.root.begun(ending)
             ending.begin()
 
-        self.root.here(begin)
-
-    def here(self, act: Callable[[], None]) -> None:
-        """Of the root: do it on the thread of its loop, at once if this is it."""
-        loop = self.loop
-        if loop is None or loop is running_loop():
-            act()
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is left to end
-                loop.call_soon_threadsafe(act)
+        self.context.here(begin)
 
     def insist(self) -> None:
         """Of the root: wait no longer for what is on its way."""
@@ -251,10 +196,10 @@ class Scope:
         if clock:
             clock.schedule(self._look)
         else:
-            self.here(self._go_on)
+            self.context.here(self._go_on)
 
     def _look(self, _: abc.SchedulerBase, __: object = None) -> None:
-        self.here(self._go_on)
+        self.context.here(self._go_on)
 
     def _go_on(self) -> None:
         for ending in list(self._endings):
@@ -514,7 +459,7 @@ class _Entered(threading.local):
 
 _entered: Final = _Entered()
 tell_in_child(_entered)
-_running: Final[weakref.WeakSet[Scope]] = weakref.WeakSet()
+_running: Final[weakref.WeakSet[Context]] = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -524,16 +469,16 @@ def subscribing(scope: Scope) -> Generator[None]:
     An operator of reactivex itself that was given a scheduler hands on that one.
     """
     earlier, _entered.scope = _entered.scope, scope
-    _running.add(scope.root)
+    _running.add(scope.context)
     try:
         yield
     finally:
         _entered.scope = earlier
 
 
-def left(scope: Scope) -> None:
-    """The run of this root is over."""
-    _running.discard(scope)
+def left(context: Context) -> None:
+    """This run is over."""
+    _running.discard(context)
 
 
 def home(scheduler: abc.SchedulerBase | None, loop: asyncio.AbstractEventLoop) -> Scope | None:

@@ -243,7 +243,7 @@ PROGRAM = """
         def _subscribe_core(self, observer, scheduler=None):
             self.observer, self.ended = observer, asyncio.Event()
             scope_of(scheduler).register(self)
-            scope_of(scheduler).root.sources.append(self)
+            scope_of(scheduler).context.sources.append(self)
             observer.on_next(1)
             return Disposable()
         def complete(self):

@@ -168,7 +168,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
     def sessions(scope: Scope | None) -> ClientIds | None:
         """Where the session of this source is written down, if it is."""
         is_lasting = (client_id is not None or not is_qos0) and not clean_start
-        return scope.root.client_ids if scope and is_lasting else None
+        return scope.context.client_ids if scope and is_lasting else None
 
     def settings(kept: ClientIds | None) -> Settings:
         is_lasting = kept is not None or client_id is not None
@@ -198,10 +198,10 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
                 f"{place}: subscribed twice at the same time, and each subscription would be a "
                 "connection of its own; put share() behind from_mqtt"
             )
-        is_program = bool(scope and scope.root.is_program)
+        is_program = bool(scope and scope.context.is_program)
         kept = sessions(scope)
         chosen = settings(kept)
-        if scope and any(_is_rival(other, chosen) for other in scope.root.sources):
+        if scope and any(_is_rival(other, chosen) for other in scope.context.sources):
             raise ConfigError(
                 f"{place}: two sources with one client id would throw each other off; put share() "
                 "behind one from_mqtt, or give each a client_id of its own"
@@ -215,17 +215,17 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             loop,
             drain_timeout=drain_timeout,
             is_program=is_program,
-            journal=scope.root.journal if scope else None,
-            is_single=bool(scope and scope.root.is_single),
+            journal=scope.context.journal if scope else None,
+            is_single=bool(scope and scope.context.is_single),
             sessions=kept,
             owner=owner,
         )
         earlier, latest = latest, source
         if scope:
-            scope.adopt(rejected)
+            scope.context.adopt(rejected)
             source.leave = scope.register(source)
             source.root = scope.root
-            scope.root.sources.append(source)
+            scope.context.sources.append(source)
         source.start(earlier if is_alone else None)
         return Disposable(source.dispose)
 
@@ -246,9 +246,9 @@ def _at_home(
         observer: abc.ObserverBase[Message[bytes]], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         scope = scope_of(scheduler)
-        loop = (scope.root.loop if scope else None) or running_or_background_loop()
+        loop = (scope.context.loop if scope else None) or running_or_background_loop()
         if scope:
-            scope.root.loop = loop
+            scope.context.loop = loop
         if loop is running_loop():
             return begin(observer, home(scheduler, loop), loop)
         subscription = SingleAssignmentDisposable()

@@ -177,7 +177,7 @@ class Source:
                 self._is_gone = matcher(gone)
         has_qos2 = any(qos == 2 for _, qos in self._subscription.filters)  # noqa: PLR2004
         if self.root is not None:
-            self._journal = self.root.journal  # whose sink may have ended since
+            self._journal = self.root.context.journal  # whose sink may have ended since
         if self._journal and has_qos2 and self.settings.is_durable:
             session = f"{self.settings.client_id} {self.settings.address.place}"
             self.ledger.keep(self._journal, session)
@@ -189,7 +189,7 @@ class Source:
 
     @property
     def _is_in_run(self) -> bool:
-        return self.root is not None and self.root.is_run
+        return self.root is not None and self.root.context.is_run
 
     def _tell_what_qos2_is(self) -> None:
         """At the start of a run: exactly once, or at least once and why."""
@@ -246,7 +246,7 @@ class Source:
 
     def _dispose(self) -> None:
         self._stop()
-        if self.root and (self.root.is_run or self.root.is_ending()):
+        if self.root and (self.root.context.is_run or self.root.is_ending()):
             self._has_completed = True  # what an operator has passed on is still on its way
         self._close()
 
@@ -305,7 +305,7 @@ class Source:
             self.ledger.finish()
             if self._client.is_connected:
                 self._note_connection()
-            has_run_failed = self.root is not None and self.root.has_failed
+            has_run_failed = self.root is not None and self.root.context.has_failed
             has_failed = self.ledger.has_failed or has_run_failed
             await self._client.close(deadline=1.0, has_failed=has_failed)
         finally:
@@ -326,7 +326,7 @@ class Source:
 
     def _has_been_reached(self) -> bool:
         """Whether an earlier subscription of this run had a connection to the same broker."""
-        others = self.root.sources if self.root else []
+        others = self.root.context.sources if self.root else []
         return any(
             isinstance(other, Source)
             and other.has_connected

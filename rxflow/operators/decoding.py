@@ -63,7 +63,7 @@ def _decoded(
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         if scope := scope_of(scheduler):
-            scope.adopt(rejected)
+            scope.context.adopt(rejected)
 
         def on_next(item: Any) -> None:
             is_message = type(item) is Message

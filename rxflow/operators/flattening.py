@@ -201,7 +201,7 @@ class _Working(Observable[Any]):
         self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         scope = scope_of(scheduler)
-        if scope is None or not scope.root.sources:  # of no message
+        if scope is None or not scope.context.sources:  # of no message
             return self._stream.subscribe(observer, scheduler=scheduler)
         work = scope.work()
         running = self._stream.subscribe(observer, scheduler=scheduler)

@@ -63,7 +63,7 @@ def _mapped(
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         if scope := scope_of(scheduler):
-            scope.adopt(rejected)
+            scope.context.adopt(rejected)
 
         def on_next(item: Any) -> None:
             try:

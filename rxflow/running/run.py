@@ -273,14 +273,14 @@ class _Pipeline:
         subscription.dispose()
 
     def _on_completed(self) -> None:
-        self._scope.root.here(self._complete)  # a stream may end on a thread of its own
+        self._scope.context.here(self._complete)  # a stream may end on a thread of its own
 
     def _complete(self) -> None:
         if self.has_ended:
             return
         self.has_ended = True
-        if self._scope.root.journal is self.sink:
-            self._scope.root.journal = None  # it writes down nothing more
+        if self._scope.context.journal is self.sink:
+            self._scope.context.journal = None  # it writes down nothing more
         try:
             self.sink.on_completed()
         except Exception as error:  # noqa: BLE001 (raised by the run)
@@ -293,7 +293,7 @@ class _Pipeline:
             cause, error = error, RxflowError(f"a future of the stream was cancelled: {error!r}")
             error.__cause__ = cause
         self._failing()  # before this thread drops what it holds
-        self._scope.root.here(partial(self._fail, error))
+        self._scope.context.here(partial(self._fail, error))
 
     def _fail(self, error: Exception) -> None:
         self.has_ended = True
@@ -331,7 +331,8 @@ class _Run:
         self._seconds = seconds
         self._drain_timeout = drain_timeout
         self._scope = Scope()
-        self._scope.is_program = is_program
+        self._context = self._scope.context
+        self._context.is_program = is_program
         self._error: Exception | None = None
         self._has_ended = asyncio.Event()
         self._stop = asyncio.Event()
@@ -351,13 +352,13 @@ class _Run:
     def _aside(self) -> list[Any]:
         """The observers that bad messages are set aside to."""
         of_sinks = [getattr(p.sink, "rejected", None) for p in self._pipelines]
-        found = {id(o): o for o in [*self._scope.rejected, *of_sinks] if o is not None}
+        found = {id(o): o for o in [*self._context.rejected, *of_sinks] if o is not None}
         return list(found.values())
 
     async def to_the_end(
         self, signals: Callable[[_Run], contextlib.AbstractContextManager[None]]
     ) -> Report:
-        if self._scope.is_program:
+        if self._context.is_program:
             logger.enable("rxflow")
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -408,20 +409,20 @@ class _Run:
     # -- beginning ------------------------------------------------------------------------------
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._scope.loop = loop
-        self._scope.is_run = True
+        self._context.loop = loop
+        self._context.is_run = True
         self._open_sinks()
         sinks: list[Any] = [p.sink for p in self._pipelines if isinstance(p.sink, ServiceSink)]
         path = next((Path(sink.path) for sink in sinks if hasattr(sink, "path")), None)
         if path is not None:
-            self._scope.client_ids = ClientIds(
+            self._context.client_ids = ClientIds(
                 path.with_name(f"{path.name}.client"),
                 lambda: surroundings_of(loop).worker("rxflow client ids"),
             )
-        self._scope.journal = next(
+        self._context.journal = next(
             (p.sink for p in self._pipelines if isinstance(p.sink, Journal)), None
         )
-        self._scope.is_single = len(self._pipelines) == 1 and self._pipelines[0].is_single
+        self._context.is_single = len(self._pipelines) == 1 and self._pipelines[0].is_single
         for pipeline in self._pipelines:
             if isinstance(pipeline.sink, TakingPlain):
                 pipeline.sink.on_plain = partial(self._warn_of_plain, pipeline)
@@ -432,7 +433,7 @@ class _Run:
         for sink in self._sinks:
             if sink not in self._opened:
                 sink.on_failure = self._fail
-                sink.is_program = self._scope.is_program  # of what it must say while opening
+                sink.is_program = self._context.is_program  # of what it must say while opening
                 sink.open()
                 sink.is_program = True  # its end is told by this run
                 self._opened.append(sink)
@@ -444,7 +445,7 @@ class _Run:
         pipeline.sink.on_plain = None
         names = pipeline.operators
         plain = next((name for name in names if name.startswith("rx.")), None)
-        if plain is None or not self._scope.sources:
+        if plain is None or not self._context.sources:
             return
         at = names.index(plain)
         holding = [name for name in names[at + 1 :] if _bare_name(name) not in _PASSING]
@@ -456,20 +457,20 @@ class _Run:
                 "message has lost its delivery, so the message is acknowledged before "
                 f"{holding[0] if holding else 'what comes of it'} is stored; use the operator of "
                 "rxflow.operators",
-                is_program=self._scope.is_program,
+                is_program=self._context.is_program,
             )
 
     def _one_ended(self, error: Exception | None) -> None:
         if error is not None and self._error is None:
             self._error = error
-            self._scope.has_failed = True
+            self._context.has_failed = True
             self._abandon()  # before the pipeline that failed drops its messages
         if error is not None or all(pipeline.has_ended for pipeline in self._pipelines):
             self._has_ended.set()
 
     def _abandon(self) -> None:
         """From now on acknowledge only what every sink has stored."""
-        for source in self._scope.sources:
+        for source in self._context.sources:
             ledger = source.ledger
             ledger.abandon()
             ledger.needed = max(ledger.needed, len(self._pipelines))
@@ -486,7 +487,7 @@ class _Run:
 
     def interrupt(self) -> None:
         """A signal came while a message is on its way: the loop hears of it behind that one."""
-        for source in self._scope.sources:
+        for source in self._context.sources:
             source.interrupt()
 
     def abort(self) -> None:
@@ -500,7 +501,7 @@ class _Run:
                 await _first(self._has_ended.wait(), self._stop.wait())
         except TimeoutError:
             self._why_stopped = "limit reached"
-            self._unreached = [text for s in self._scope.sources if (text := s.unreached)]
+            self._unreached = [text for s in self._context.sources if (text := s.unreached)]
         if self._has_ended.is_set():
             return
         logger.info("{}: {}; draining", self._name, self._why_stopped)
@@ -514,7 +515,7 @@ class _Run:
                 sink.hurry()
         has_flushed = asyncio.Event()
         self._scope.complete(has_flushed.set, is_patient=True)
-        for source in self._scope.sources:
+        for source in self._context.sources:
             source.hurry()
         try:
             async with asyncio.timeout(self._drain_timeout):
@@ -534,9 +535,9 @@ class _Run:
 
     def _tell_who_holds(self) -> None:
         """Why the drain has run into its timeout."""
-        for source in self._scope.sources:
+        for source in self._context.sources:
             source.ledger.settle()
-        held = sum(source.ledger.unsettled for source in self._scope.sources)
+        held = sum(source.ledger.unsettled for source in self._context.sources)
         messages = "1 message is" if held == 1 else f"{held:,} messages are"
         by = (
             "a stream that flat_map or its like made of a message has not ended"
@@ -546,17 +547,17 @@ class _Run:
         announce(
             f"{self._name}: gave up draining after {self._drain_timeout:g} s: {by}; "
             f"{messages} left to the broker",
-            is_program=self._scope.is_program,
+            is_program=self._context.is_program,
         )
 
     async def _flushed(self, has_flushed: asyncio.Event) -> None:
         await self._sources_closed()
         # A source that gave up waiting acknowledges nothing more of what is still at work.
-        if not any(source.ledger.unsettled for source in self._scope.sources):
+        if not any(source.ledger.unsettled for source in self._context.sources):
             await has_flushed.wait()
 
     async def _sources_closed(self) -> None:
-        for source in self._scope.sources:
+        for source in self._context.sources:
             await source.wait_closed()
 
     async def _finish_unless_told_twice(self, interruption: BaseException | None) -> None:
@@ -588,15 +589,15 @@ class _Run:
                 self._give_up_sinks()
                 self._complete(aside)
             await asyncio.sleep(0)  # what operators within groups held, they drop a turn later
-            if any(source.ledger.unsettled for source in self._scope.sources):
+            if any(source.ledger.unsettled for source in self._context.sources):
                 gc.collect()
             self._leave_the_rest()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
                     await self._sources_closed()
-            if self._scope.client_ids:
-                self._scope.client_ids.close(_IDS_SECONDS)
-            left(self._scope)
+            if self._context.client_ids:
+                self._context.client_ids.close(_IDS_SECONDS)
+            left(self._context)
 
     @property
     def _patience(self) -> float | None:
@@ -617,7 +618,7 @@ class _Run:
 
         An error's traceback holds some, too.
         """
-        for source in self._scope.sources:
+        for source in self._context.sources:
             ledger = source.ledger
             ledger.finish()
             if ledger.unsettled:
@@ -653,7 +654,7 @@ class _Run:
                     self._error = self._error or error
 
     def _report(self, seconds: float) -> Report:
-        ledgers = [source.ledger for source in self._scope.sources]
+        ledgers = [source.ledger for source in self._context.sources]
         aside = sum(sink.rows for sink in self._aside if isinstance(sink, ServiceSink))
         rows = sum(sink.rows for sink in self._sinks)
         received = sum(ledger.received + ledger.received0 for ledger in ledgers)

@@ -161,4 +161,4 @@ def test_several_operators_tell_the_run_of_one_rejected_once():
         on_completed(1),
         scope=Scope(root),
     )
-    assert root.rejected == [aside]
+    assert root.context.rejected == [aside]
