@@ -16,7 +16,7 @@ from reactivex import abc
 
 from rxflow import arguments, codec
 from rxflow.background import running_or_background_loop
-from rxflow.delivery import Ledger, Token
+from rxflow.delivery import Account, Ledger, Token
 from rxflow.errors import RxflowError, SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
@@ -603,7 +603,7 @@ class MqttSink(abc.ObserverBase[Any]):
         self.rows += len(stored)
         if self._client and (stored[0].qos or stored[-1].qos):  # QoS 0 is only written
             self._client.worked()
-        touched: set[Ledger] = set()
+        touched: set[Account] = set()
         for outgoing in stored:
             self._log.add("sent {} to {}", _Shown(outgoing.payload), _Shown(outgoing.topic))
             if outgoing.delivery:
@@ -688,7 +688,7 @@ class _Handed:
         del taker  # the sink had taken it
         self._was_taken = True
 
-    def store(self, touched: set[Ledger]) -> None:
+    def store(self, touched: set[Account]) -> None:
         self._token.store(touched)
 
     def fail(self, error: Exception) -> None:
@@ -697,7 +697,7 @@ class _Handed:
     def let_go(self) -> None:
         """The observer has it; one that keeps no account of deliveries is done with it."""
         if not self._was_taken:
-            touched: set[Ledger] = set()
+            touched: set[Account] = set()
             self._token.store(touched)
             for ledger in touched:
                 ledger.wake()

@@ -180,10 +180,13 @@ class Source:
             self._journal = self.root.context.journal  # whose sink may have ended since
         if self._journal and has_qos2 and self.settings.is_durable:
             session = f"{self.settings.client_id} {self.settings.address.place}"
-            self.ledger.keep(self._journal, session)
+            self.ledger.keep(
+                self._journal,
+                session,
+                is_single=self._is_single,
+                unclaimed=self._tell_of_unclaimed,
+            )
             self._has_qos2_journal = True
-            self.ledger.is_single = self._is_single
-            self.ledger.unclaimed = self._tell_of_unclaimed
         if has_qos2 and self._is_in_run:
             self._tell_what_qos2_is()
 

@@ -17,12 +17,12 @@ from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.internal import is_future
 
+from rxflow.delivery import Spread
 from rxflow.message import Message
 from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
 from rxflow.operators.holding import Fed, outlast
 from rxflow.operators.operator import Made, Same
 from rxflow.operators.rejecting import name_topic
-from rxflow.operators.spreading import Spread
 from rxflow.scope import scope_of, unscoped
 
 A = TypeVar("A")

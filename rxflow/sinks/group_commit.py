@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from rxflow.delivery import Ledger, Token
+from rxflow.delivery import Account, Token
 from rxflow.errors import SinkError
 from rxflow.process.disk import LASTS, PATIENCE, lasting, waiting_for
 from rxflow.process.environment import surroundings_of
@@ -82,7 +82,7 @@ class Commit:
 
     def acknowledge(self) -> None:
         """Mark every token as stored, let go of them, and only then wake their ledgers."""
-        touched: set[Ledger] = set()
+        touched: set[Account] = set()
         tokens = self.tokens
         token: Token | None
         for token in tokens:

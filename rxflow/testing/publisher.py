@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rxflow import arguments
-from rxflow.delivery import Ledger
+from rxflow.delivery import Account
 from rxflow.message import Message
 from rxflow.mqtt.sink import MqttSink
 
@@ -29,7 +29,7 @@ class _Receipt:
     def take(self, taker: int) -> None:
         """Nothing is owed."""
 
-    def store(self, touched: set[Ledger]) -> None:
+    def store(self, touched: set[Account]) -> None:
         del touched  # no ledger is behind it
         self._acknowledged(self._number)
 

@@ -393,7 +393,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def crash(self, has_session) -> None:
         """The process dies; the next one connects."""
         self.wire = self.stream = None
-        self.ledger.disown()
+        self.ledger.forked()
         self.held.clear()
         self.taken.clear()
         if self.book:
@@ -556,8 +556,8 @@ class WithoutFailing(Ledger):
 
 class WithoutMemoryOfQos2(Ledger):
     def open2(self, packet_id, digest=0, *, duplicate=True):
-        self._numbers2.pop(packet_id, None)
-        self._done2.pop(packet_id, None)
+        self._qos2._numbers.pop(packet_id, None)
+        self._qos2._done.pop(packet_id, None)
         return super().open2(packet_id, digest, duplicate=duplicate)
 
 

@@ -11,10 +11,9 @@ from reactivex.operators._timestamp import Timestamp
 from streams import Source, store
 
 from rxflow import operators as ops
-from rxflow.delivery import Delivery, Ledger
+from rxflow.delivery import Delivery, Ledger, Spread
 from rxflow.message import Batch, Message
 from rxflow.operators.envelope import bare, enveloped, messages_in
-from rxflow.operators.spreading import Spread
 
 LEDGER = Ledger(lambda _: None, lambda: None, lambda _: None)
 

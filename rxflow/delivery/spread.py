@@ -1,14 +1,35 @@
-"""The delivery of a message that became several: stored once all of them are."""
+"""Tokens of one delivery for several results, and of several deliveries for one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import Lock
-from typing import Any
 
-from rxflow.delivery import Ledger, Token
+from rxflow.delivery.token import Account, Token, Uncopied
 
 
-class Spread:
+class Deliveries(Uncopied):
+    """The deliveries of several messages behind one result."""
+
+    __slots__ = ("tokens",)
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self.tokens = tuple(tokens)
+
+    def take(self, taker: int) -> None:
+        for token in self.tokens:
+            token.take(taker)
+
+    def store(self, touched: set[Account]) -> None:
+        for token in self.tokens:
+            token.store(touched)
+
+    def fail(self, error: Exception) -> None:
+        for token in self.tokens:
+            token.fail(error)
+
+
+class Spread(Uncopied):
     """One delivery behind the results of a stream, which is whole when the stream has completed.
 
     A stream that is cut off has emitted a part of its message. What sinks take and store of it is
@@ -25,12 +46,6 @@ class Spread:
         self._stored = 0
         self._lock = Lock()  # a sink may store on a thread of its own
 
-    def __copy__(self) -> Spread:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Spread:
-        return self
-
     def take(self, taker: int) -> None:
         with self._lock:
             if not self._is_whole:
@@ -38,7 +53,7 @@ class Spread:
                 return
         self._token.take(taker)
 
-    def store(self, touched: set[Ledger]) -> None:
+    def store(self, touched: set[Account]) -> None:
         with self._lock:
             if not self._is_whole:
                 self._stored += 1
@@ -48,9 +63,9 @@ class Spread:
     def fail(self, error: Exception) -> None:
         self._token.fail(error)
 
-    def complete(self) -> set[Ledger]:
+    def complete(self) -> set[Account]:
         """All that comes of the message has been emitted. Which ledgers should settle then?"""
-        touched: set[Ledger] = set()
+        touched: set[Account] = set()
         with self._lock:
             self._is_whole = True
             for taker in self._takers:
