@@ -15,8 +15,7 @@ from rxflow.factories import zip as zip  # not in `__all__`: a star import keeps
 from rxflow.flow import Flow
 from rxflow.log import logger
 from rxflow.message import Batch, Message
-from rxflow.mqtt.observable import Connected, Will, from_mqtt
-from rxflow.mqtt.sink import MqttSink
+from rxflow.mqtt import Connected, MqttSink, Will, from_mqtt
 from rxflow.properties import Properties
 from rxflow.running.report import Report
 from rxflow.running.run import run, run_async

@@ -8,13 +8,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from rxflow import __version__, codec
 from rxflow.errors import ConfigError, RxflowError
 from rxflow.log import log_to_terminal
 
 _INTERRUPTED = 130
-_USERNAME, _PASSWORD = "RXFLOW_USERNAME", "RXFLOW_PASSWORD"
+_SECRETS: Final = {
+    "username": "RXFLOW_USERNAME",
+    "password": "RXFLOW_PASSWORD",
+    "key_password": "RXFLOW_KEY_PASSWORD",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         help="end a session that a broker keeps for a pipeline that will not come back",
         description=(
             "Have the broker drop a session, and the messages that it queues for it. Username and "
-            f"password come from the URL, or from {_USERNAME} and {_PASSWORD}."
+            "password come from the URL, or from RXFLOW_USERNAME and RXFLOW_PASSWORD; the password "
+            "of an encrypted key from RXFLOW_KEY_PASSWORD."
         ),
     )
     forget.add_argument("url", metavar="URL", help="as for from_mqtt")
@@ -72,6 +78,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the sessions of the pipeline that wrote FILE (their ids are in FILE.client); "
         "with --client-id that one alone",
+    )
+    forget.add_argument("--ca-file", metavar="FILE", help="PEM file of the authorities to trust")
+    forget.add_argument("--cert-file", metavar="FILE", help="PEM file of the client's certificate")
+    forget.add_argument("--key-file", metavar="FILE", help="PEM file of its key")
+    forget.add_argument(
+        "--connect-timeout",
+        type=_positive,
+        metavar="SECONDS",
+        help="how long it tries (default 10)",
     )
     forget.set_defaults(command=_forget)
     return parser
@@ -100,15 +115,18 @@ def _demo(options: argparse.Namespace) -> int:
 def _forget(options: argparse.Namespace) -> int:
     from rxflow.mqtt.forgetting import forget, forget_kept  # noqa: PLC0415 (likewise)
 
-    login = {"username": os.environ.get(_USERNAME), "password": os.environ.get(_PASSWORD)}
+    given: dict[str, Any] = {name: os.environ.get(key) for name, key in _SECRETS.items()}
+    for name in ("ca_file", "cert_file", "key_file", "connect_timeout"):
+        given[name] = getattr(options, name)
+    connection = {name: value for name, value in given.items() if value is not None}
     if options.client_id is None and options.output is None:
         raise ConfigError("forget: which session? give --client-id, --output, or both")
     ids = options.output and options.output.with_name(f"{options.output.name}.client")
     if options.client_id is not None:
-        there_was = forget(options.url, options.client_id, path=ids, **login)
+        there_was = forget(options.url, options.client_id, path=ids, **connection)
         forgotten = {options.client_id: there_was}
     else:
-        forgotten = forget_kept(options.url, ids, **login)
+        forgotten = forget_kept(options.url, ids, **connection)
     for client_id, there_was in forgotten.items():
         what = "forgotten" if there_was else "the broker had no session of"
         sys.stdout.write(f"{what}: {client_id}\n")

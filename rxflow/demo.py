@@ -12,8 +12,7 @@ from reactivex.subject import Subject
 
 from rxflow import operators as ops
 from rxflow.broker import Broker
-from rxflow.mqtt.observable import Connected, from_mqtt
-from rxflow.mqtt.sink import MqttSink
+from rxflow.mqtt import Connected, MqttSink, from_mqtt
 from rxflow.running.report import Report
 from rxflow.running.run import run
 from rxflow.sinks import JsonSink, read_rows

@@ -35,6 +35,18 @@ CONNECTING = {
     "url": [None, 7, "", "http://host", b"mqtt://host"],
     "username": [7, b"a"],
     "password": [7, b"a"],
+    "version": [None, 5, "4"],
+    "keep_alive": [None, "1", True, -1, 65_536],
+    "connect_timeout": ["1", True, math.nan, -1],
+    "reconnect_timeout": ["1", True, math.nan, -1],
+    "answer_timeout": [None, "1", True, math.nan, 0],
+    "will": ["a", b"a"],
+    "tls": [True, "ca.pem"],
+    "ca_file": [7, ""],
+    "cert_file": [7, ""],
+    "key_file": [7, ""],
+    "key_password": [7, b"a"],
+    "headers": [7, "a: b"],
 }
 TABLE = [
     (JsonSink, {"path": "rows.json"}, SINK),

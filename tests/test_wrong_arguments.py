@@ -151,10 +151,8 @@ CONNECTION = {
     "username": [each for each in SECRET if each != CANARY * 20_000],
     "password": SECRET,
     "version": ["4", "3", 5, 3.1, b"5", True, "", OBJECT],
-    "client_id": [5, b"a", "", "a\0", "a\n", "x" * 65_536, ["a"], OBJECT],
     "keep_alive": [*WHOLE, None, 65_536],
     "connect_timeout": NUMBER_OF_SECONDS,
-    "drain_timeout": [*NUMBER_OF_SECONDS, None],
     "will": WILL,
     "tls": [True, "ca.pem", OBJECT, ssl.SSLContext],
     "ca_file": PATH[1:],
@@ -165,6 +163,8 @@ CONNECTION = {
     "answer_timeout": [*NUMBER_OF_SECONDS, None, 0, 86_401],
     "headers": [5, "a: b", ["a"], {"a b": "c"}, {"Host": "h"}, {"a": 5}, {"a": "\n"}, {5: "a"}],
 }
+CLIENT_ID = [5, b"a", "", "a\0", "a\n", "x" * 65_536, ["a"], OBJECT]
+MQTT = {**CONNECTION, "client_id": CLIENT_ID, "drain_timeout": [*NUMBER_OF_SECONDS, None]}
 FILE_SINK = {
     "path": FILE,
     "existing": ["overwrite", "", None, 5, True, b"append", OBJECT],
@@ -213,7 +213,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "Message.with_payload": {"payload": VALUE},
     "Message.with_delivery": {"delivery": OURS},
     "MqttSink": {
-        **CONNECTION,
+        **MQTT,
         "topic": [each for each in [*TOPIC, *FUNCTION[4:]] if each is not len],
         "qos": [*QUALITY, coroutine_function],
         "retain": [*FLAG, coroutine_function],
@@ -234,7 +234,7 @@ TABLE: dict[str, dict[str, Any]] = {
         "others": [(each,) for each in [None, *OBSERVABLE]],
     },
     "from_mqtt": {
-        **CONNECTION,
+        **MQTT,
         "topics": [(), *((each,) for each in FILTERS), ("a", 5)],
         "qos": QUALITY,
         "clean_start": [0, 1, "no", OBJECT, False],
@@ -255,18 +255,11 @@ TABLE: dict[str, dict[str, Any]] = {
         "host": [None, 5, b"localhost", "", "0.0.0.0", "example.org", OBJECT],
     },
     "forgetting.forget": {
-        "url": URL,
-        "client_id": [None, *CONNECTION["client_id"]],
-        "username": CONNECTION["username"],
-        "password": SECRET,
+        **CONNECTION,
+        "client_id": [None, *CLIENT_ID],
         "path": FILE[1:],
     },
-    "forgetting.forget_kept": {
-        "url": URL,
-        "path": FILE,
-        "username": CONNECTION["username"],
-        "password": SECRET,
-    },
+    "forgetting.forget_kept": {**CONNECTION, "path": FILE},
     "log.PerSecond": {"summary": TEXT, "level": [*NAMED, "LOUD"]},
     "log.PerSecond.add": {"line": LINE, "values": LINE, "count": LINE},
     "log.announce": {"text": LINE, "is_program": LINE, "depth": LINE},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Unpack
 
 from rxflow import arguments
 from rxflow.delivery import Ledger
@@ -13,21 +13,19 @@ from rxflow.errors import ConnectError, RxflowError
 from rxflow.log import tell
 from rxflow.message import Message
 from rxflow.mqtt.client import Client
-from rxflow.mqtt.options import Connecting, check_client_id
+from rxflow.mqtt.options import ConnectionOptions, Options, check_client_id, takes_connection
 from rxflow.mqtt.sessions import ClientIds
 from rxflow.mqtt.settings import Settings
 from rxflow.mqtt.topics import check_topic
 
-CONNECT_TIMEOUT: Final = 10.0
 
-
+@takes_connection(connect_timeout=10.0)
 def forget(
     url: str,
     client_id: str,
     *,
-    username: str | None = None,
-    password: str | None = None,
     path: Path | None = None,
+    **connection: Unpack[ConnectionOptions],
 ) -> bool:
     """Have a broker drop the session of one client id, and what it has queued for it.
 
@@ -37,41 +35,38 @@ def forget(
     Args:
         url: As for `from_mqtt`.
         client_id: Whose session.
-        username: Wins over that of the URL.
-        password: Likewise.
         path: A file of client ids, `<path of the sink>.client`, that shall keep it no longer.
+        **connection: Any of `ConnectionOptions`, by name.
 
     Returns:
         True if there was a session.
 
     Raises:
         ConfigError: The URL or the id is wrong.
-        ConnectError: The broker refused, or can't be reached within ten seconds.
+        ConnectError: The broker refused, or can't be reached within `connect_timeout`.
         SinkError: The file can't be read or written, or is not one of ours.
     """
     check_client_id(client_id)
     if path is not None:
         path = arguments.file_path("path", path)
-    connecting = _connecting(url, username, password, client_id)
+    options = Options(url, connection, client_id=client_id)
     ids = ClientIds(path) if path else None
-    kept = ids.of(connecting.place) if ids else []
-    has_been = asyncio.run(_forget(connecting, client_id))
+    kept = ids.of(options.place) if ids else []
+    has_been = asyncio.run(_forget(options))
     for session in kept:
         if ids and session.client_id == client_id:
             ids.drop(session)
     return has_been
 
 
-def forget_kept(
-    url: str, path: Path, *, username: str | None = None, password: str | None = None
-) -> dict[str, bool]:
+@takes_connection(connect_timeout=10.0)
+def forget_kept(url: str, path: Path, **connection: Unpack[ConnectionOptions]) -> dict[str, bool]:
     """The same for every id that a run has kept for this broker; each is then kept no longer.
 
     Args:
         url: As for `from_mqtt`.
         path: The file of client ids, `<path of the sink>.client`.
-        username: Wins over that of the URL.
-        password: Likewise.
+        **connection: Any of `ConnectionOptions`, by name.
 
     Returns:
         The client ids, and of each whether the broker had a session.
@@ -81,36 +76,14 @@ def forget_kept(
         SinkError: The file can't be read, or is not one of ours.
     """
     path = arguments.file_path("path", path)
-    place = _connecting(url, username, password, None).place
+    place = Options(url, connection).place
     kept = [session.client_id for session in ClientIds(path).of(place)]
-    return {
-        each: forget(url, each, username=username, password=password, path=path) for each in kept
-    }
+    return {each: forget(url, each, path=path, **connection) for each in kept}
 
 
-def _connecting(
-    url: str, username: str | None, password: str | None, client_id: str | None
-) -> Connecting:
-    return Connecting(
-        url=url,
-        username=username,
-        password=password,
-        version="auto",
-        client_id=client_id,
-        keep_alive=30,
-        connect_timeout=CONNECT_TIMEOUT,
-        drain_timeout=0,
-        will=None,
-        tls=None,
-        ca_file=None,
-        cert_file=None,
-        key_file=None,
-    )
-
-
-async def _forget(connecting: Connecting, client_id: str) -> bool:
-    has_been = await _visit(connecting.settings(client_id, is_durable=True))
-    await _visit(connecting.settings(client_id))
+async def _forget(options: Options) -> bool:
+    has_been = await _visit(options.settings(is_durable=True))
+    await _visit(options.settings())
     return has_been
 
 

@@ -1,11 +1,10 @@
-"""MQTT as an observable, and as an observer: `from_mqtt` and `MqttSink`."""
+"""MQTT as an observable: `from_mqtt`."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Unpack, cast
 
 import reactivex
 from reactivex import Observable, abc
@@ -18,49 +17,35 @@ from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.log import logger, tell
 from rxflow.message import Message
-from rxflow.mqtt.options import Connecting, VersionOrAuto
+from rxflow.mqtt.options import ConnectionOptions, Options, takes_connection
 from rxflow.mqtt.sessions import ClientIds
-from rxflow.mqtt.settings import MOST_FILTERS, SILENCE, Settings, Will
+from rxflow.mqtt.settings import MOST_FILTERS, Settings
 from rxflow.mqtt.source import Connected, Source, Subscription
 from rxflow.mqtt.topics import check_filter, matcher, overlap
 from rxflow.process.environment import running_loop
 from rxflow.scope import Scope, home, scope_of
-
-__all__ = ["Connected", "Will", "from_mqtt"]
 
 Filter = str | tuple[str, int]
 
 _ONE_DAY: Final = 86_400
 
 
-def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives it)
+@takes_connection()
+def from_mqtt(  # noqa: PLR0913 (each is one fact)
     url: str,
     *topics: Filter,
     qos: int = 1,
-    username: str | None = None,
-    password: str | Callable[[], str] | None = None,
-    version: VersionOrAuto = "auto",
     client_id: str | None = None,
     clean_start: bool | None = None,
     session_expiry: int = _ONE_DAY,
-    keep_alive: int = 30,
-    connect_timeout: float | None = None,
-    reconnect_timeout: float | None = None,
-    answer_timeout: float = SILENCE,
     max_filters_per_subscribe: int | None = None,
     max_pending: int = 10_000,
     max_pending_bytes: int = 64 * 1024 * 1024,
     max_packet_bytes: int = 16 * 1024 * 1024,
     rejected: abc.ObserverBase[Any] | None = None,
-    will: Will | None = None,
-    tls: ssl.SSLContext | None = None,
-    ca_file: str | None = None,
-    cert_file: str | None = None,
-    key_file: str | None = None,
-    key_password: str | None = None,
-    headers: Mapping[str, str] | None = None,
     drain_timeout: float = 5.0,
     on_connect: Callable[[Connected], object] | None = None,
+    **connection: Unpack[ConnectionOptions],
 ) -> Flow[Message[bytes]]:
     """The messages of some topics, as an observable.
 
@@ -82,12 +67,6 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             message once for each [MQTT 5, 3.3.4]. What comes under a topic that none of them
             matches is passed on: some brokers rename what they deliver.
         qos: 0, 1 or 2, the most that the broker may use.
-        username: Wins over that of the URL.
-        password: Likewise; or a function that returns it, called before each connection on a thread
-            of its own: for tokens that expire. What it raises is told, and tried again. Shown
-            nowhere.
-        version: "auto" tries 5 on each connection, and 3.1.1 where the broker refuses that, or is
-            silent or closes twice. The URL wins.
         client_id: Names the session. Without it the session is clean, save under
             `run(..., JsonSink(path))`, which keeps an id in `<path>.client`. That session belongs
             to the output and the broker: other topics are subscribed in it, those that are gone
@@ -95,13 +74,6 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             which they have the most topics in common, then in the order of their making.
         clean_start: True forgets what the broker kept for this id; None: False if there is an id.
         session_expiry: Seconds that the broker shall keep the session while we are away (MQTT 5).
-        keep_alive: Seconds, 0 to 65,535; a dead connection is found within one and a half. 0: off.
-        connect_timeout: Seconds until the first connection; then the stream fails with a
-            `ConnectError`. 0: after one attempt. None: never.
-        reconnect_timeout: The same for each later connection that does its work (a SUBACK or a
-            message), from the loss of the one before. 0: a lost connection is the end.
-        answer_timeout: Seconds that TCP, TLS and the broker's answers may take, each; to SUBSCRIBE,
-            without a byte from the broker. Then another connection is tried.
         max_filters_per_subscribe: Most topic filters that one SUBSCRIBE asks for, where a broker
             takes no more (8 at AWS). None: all at once; half as many when the connection was lost
             twice before the answer.
@@ -112,17 +84,10 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
             fails; its error names topic and size.
         rejected: An observer, usually a `JsonLinesSink`, to set aside a message that is too large;
             without its payload. None: the stream fails with a `DecodeError`.
-        will: What the broker publishes if this client is lost.
-        tls: A context of your own, instead of the files; the default verifies name and chain.
-        ca_file: PEM file of the authorities to trust instead of the system's. All files are read
-            now, and again at each connection, so they may be renewed while we run.
-        cert_file: PEM file of our certificate, where the broker asks for one.
-        key_file: PEM file of its key, if that is not in `cert_file`.
-        key_password: Of an encrypted key. Nobody is ever asked for it.
-        headers: Sent with the request of `ws://` and `wss://`; shown nowhere.
         drain_timeout: Seconds that deliveries may take to settle after the end of the stream.
         on_connect: Called on the stream's thread each time that the subscription stands. What it
             raises fails the stream.
+        **connection: Any of `ConnectionOptions`, by name.
 
     Returns:
         A `Flow`: an Observable that has rxflow's operators as methods too.
@@ -130,26 +95,9 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
     Raises:
         ConfigError: A setting is wrong, or a file of TLS can't be used; at call time.
     """
-    connecting = Connecting(
-        url=url,
-        username=username,
-        password=password,
-        version=version,
-        client_id=client_id,
-        keep_alive=keep_alive,
-        connect_timeout=connect_timeout,
-        reconnect_timeout=reconnect_timeout,
-        answer_timeout=answer_timeout,
-        drain_timeout=drain_timeout,
-        will=will,
-        tls=tls,
-        ca_file=ca_file,
-        cert_file=cert_file,
-        key_file=key_file,
-        key_password=key_password,
-        headers=headers,
-    )
-    place = connecting.place
+    options = Options(url, connection, client_id=client_id)
+    place = options.place
+    arguments.wait("drain_timeout", drain_timeout, is_none_fine=False)
     filters = _filters(topics, qos)
     check_range("session_expiry", session_expiry, 0, 0xFFFF_FFFF)
     check_range("max_pending", max_pending, 1, 1 << 31)
@@ -174,8 +122,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
         is_lasting = kept is not None or client_id is not None
         if not is_lasting and not is_qos0:
             logger.info("no client_id: what is published while we are away will not come")
-        return connecting.settings(
-            client_id,
+        return options.settings(
             is_durable=is_lasting and not clean_start,
             session_expiry=session_expiry,
             max_pending=max_pending,
@@ -206,7 +153,7 @@ def from_mqtt(  # noqa: PLR0913 (a connection has as many settings as MQTT gives
                 f"{place}: two sources with one client id would throw each other off; put share() "
                 "behind one from_mqtt, or give each a client_id of its own"
             )
-        connecting.warn_of_plain_password(is_program=is_program)
+        options.warn_of_plain_password(is_program=is_program)
         _warn_of_overlap(filters, is_program=is_program)
         source = Source(
             chosen,

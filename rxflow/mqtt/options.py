@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import secrets
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from inspect import iscoroutinefunction
-from typing import Final, Literal, cast
+from dataclasses import replace
+from inspect import Parameter, iscoroutinefunction, signature
+from types import SimpleNamespace
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_args,
+    get_type_hints,
+)
 
 from rxflow import arguments
 from rxflow.arguments import check_range
 from rxflow.errors import ConfigError
 from rxflow.log import tell
 from rxflow.mqtt import address, websocket
-from rxflow.mqtt.settings import MOST_FILTERS, SILENCE, Settings, Will
+from rxflow.mqtt.settings import SILENCE, Settings, Will
 from rxflow.mqtt.topics import check_topic
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 VersionOrAuto = Literal["auto", "3.1.1", "5"]
 
@@ -28,86 +43,173 @@ _HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 _OWN_HEADERS: Final = {"host", "connection", "upgrade"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connecting:
-    """The settings of a connection that source and sink share; see `from_mqtt` for each.
+class ConnectionOptions(TypedDict, total=False):
+    """What `from_mqtt`, `MqttSink` and `forget` are told about a connection, with the defaults.
+
+    Attributes:
+        username: Wins over that of the URL.
+        password: Likewise; or a function that returns it, called before each connection on a thread
+            of its own: for tokens that expire. What it raises is told, and tried again. Shown
+            nowhere.
+        version: "auto" tries 5 on each connection, and 3.1.1 where the broker refuses that, or is
+            silent or closes twice. The URL wins.
+        keep_alive: Seconds, 0 to 65,535; a dead connection is found within one and a half. 0: off.
+        connect_timeout: Seconds until the first connection; then it fails, a stream with a
+            `ConnectError`. 0: after one attempt. None: never.
+        reconnect_timeout: The same for each later connection that does its work (a SUBACK or a
+            message), from the loss of the one before. 0: a lost connection is the end.
+        answer_timeout: Seconds that TCP, TLS and the broker's answers may take, each; to SUBSCRIBE,
+            without a byte from the broker. Then another connection is tried.
+        will: What the broker publishes if this client is lost.
+        tls: A context of your own, instead of the files; the default verifies name and chain.
+        ca_file: PEM file of the authorities to trust instead of the system's. All files are read
+            now, and again at each connection, so they may be renewed while we run.
+        cert_file: PEM file of our certificate, where the broker asks for one.
+        key_file: PEM file of its key, if that is not in `cert_file`.
+        key_password: Of an encrypted key. Nobody is ever asked for it.
+        headers: Sent with the request of `ws://` and `wss://`; shown nowhere.
+    """
+
+    username: Annotated[str | None, None]
+    password: Annotated[str | Callable[[], str] | None, None]
+    version: Annotated[VersionOrAuto, "auto"]
+    keep_alive: Annotated[int, 30]
+    connect_timeout: Annotated[float | None, None]
+    reconnect_timeout: Annotated[float | None, None]
+    answer_timeout: Annotated[float, SILENCE]
+    will: Annotated[Will | None, None]
+    tls: Annotated[ssl.SSLContext | None, None]
+    ca_file: Annotated[str | os.PathLike[str] | None, None]
+    cert_file: Annotated[str | os.PathLike[str] | None, None]
+    key_file: Annotated[str | os.PathLike[str] | None, None]
+    key_password: Annotated[str | None, None]
+    headers: Annotated[Mapping[str, str] | None, None]
+
+
+_OPTIONS: Final = {
+    name: Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+    for name, hint in get_type_hints(ConnectionOptions, include_extras=True).items()
+    for kind, default in [get_args(hint)]
+}
+
+
+def takes_connection(**defaults: Any) -> Callable[[F], F]:
+    """Let a function take each of `ConnectionOptions` as `**connection`.
+
+    Its signature and its docstring name them all.
+
+    Args:
+        defaults: Those of this function, where they differ; it gets them.
+    """
+    options = {
+        name: option.replace(default=defaults.get(name, option.default))
+        for name, option in _OPTIONS.items()
+    }
+
+    def decorate(function: F) -> F:
+        own = signature(function)
+        *parameters, _ = own.parameters.values()
+        named = {parameter.name for parameter in parameters} | options.keys()
+
+        @functools.wraps(function)
+        def made(*args: Any, **given: Any) -> Any:
+            for name in given:
+                if name not in named:
+                    text = f"{function.__qualname__}() got an unexpected keyword argument {name!r}"
+                    raise TypeError(text)
+            return function(*args, **{**defaults, **given})
+
+        vars(made)["__signature__"] = own.replace(parameters=[*parameters, *options.values()])
+        made.__doc__ = _described(function.__doc__)
+        return cast("F", made)
+
+    return decorate
+
+
+def _described(text: str | None) -> str | None:
+    """A docstring with the lines of `ConnectionOptions` in the place of `**connection`."""
+    options = ConnectionOptions.__doc__
+    if text is None or options is None:  # `python -OO`
+        return text
+    lines = options.partition("Attributes:\n")[2].rstrip()
+    return re.sub(r" *\*\*connection: .*", lambda _: lines, text)
+
+
+class Options:
+    """A URL and `ConnectionOptions`, checked.
+
+    Attributes:
+        place: The address of the broker.
+        client_id: The one that was given; None: none was.
+        connect_timeout: As it was given.
 
     Raises:
         ConfigError: One of them is wrong; the text names it.
     """
 
-    url: str = field(repr=False)
-    username: str | None = field(repr=False)
-    password: str | Callable[[], str] | None = field(repr=False)
-    version: VersionOrAuto
-    client_id: str | None
-    keep_alive: int
-    connect_timeout: float | None
-    drain_timeout: float
-    will: Will | None
-    tls: ssl.SSLContext | None
-    ca_file: str | None
-    cert_file: str | None
-    key_file: str | None
-    answer_timeout: float = SILENCE
-    reconnect_timeout: float | None = None
-    key_password: str | None = field(default=None, repr=False)
-    headers: Mapping[str, str] | None = field(default=None, repr=False)
-    place: address.Address = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._check_texts()
-        place = address.parse(self.url, self.username, self.password)
-        arguments.one_of("version", self.version, ("auto", *address.VERSIONS))
-        if self.version != "auto" and place.version is None:
-            place = replace(place, version=self.version)
-        object.__setattr__(self, "place", place)
-        check_range("keep_alive", self.keep_alive, 0, _LONGEST_KEEP_ALIVE)
-        arguments.wait("drain_timeout", self.drain_timeout, is_none_fine=False)
-        arguments.wait("connect_timeout", self.connect_timeout)
-        arguments.wait("reconnect_timeout", self.reconnect_timeout)
-        check_range("answer_timeout", self.answer_timeout, 0.1, _ONE_DAY)
-        if self.client_id is not None:
-            check_client_id(self.client_id)
-        if place.is_websocket:
+    def __init__(
+        self, url: str, options: ConnectionOptions, *, client_id: str | None = None
+    ) -> None:
+        defaults = {name: option.default for name, option in _OPTIONS.items()}
+        given = self._given = SimpleNamespace(**{**defaults, **options})
+        self._check_texts(url)
+        self.place = address.parse(url, given.username, given.password)
+        arguments.one_of("version", given.version, ("auto", *address.VERSIONS))
+        if given.version != "auto" and self.place.version is None:
+            self.place = replace(self.place, version=given.version)
+        check_range("keep_alive", given.keep_alive, 0, _LONGEST_KEEP_ALIVE)
+        arguments.wait("connect_timeout", given.connect_timeout)
+        arguments.wait("reconnect_timeout", given.reconnect_timeout)
+        check_range("answer_timeout", given.answer_timeout, 0.1, _ONE_DAY)
+        if client_id is not None:
+            check_client_id(client_id)
+        self.client_id = client_id
+        self.connect_timeout: float | None = given.connect_timeout
+        if self.place.is_websocket:
             websocket.check_installed()
-        if self.will is not None:
-            _check_will(self.will)
+        if given.will is not None:
+            _check_will(given.will)
         self._check_tls()
         self._check_headers()
 
-    def _check_texts(self) -> None:
-        arguments.secret("url", self.url, is_none_fine=False)
-        for name in ("username", "key_password"):
-            arguments.secret(name, getattr(self, name))
-        if not callable(self.password) or iscoroutinefunction(self.password):
-            arguments.secret("password", self.password, or_else=" or a plain function to return it")
+    def _check_texts(self, url: object) -> None:
+        given = self._given
+        arguments.secret("url", url, is_none_fine=False)
+        arguments.secret("username", given.username)
+        arguments.secret("key_password", given.key_password)
+        if not callable(given.password) or iscoroutinefunction(given.password):
+            or_else = " or a plain function to return it"
+            arguments.secret("password", given.password, or_else=or_else)
 
     def _check_tls(self) -> None:
-        if self.tls is not None and not isinstance(cast("object", self.tls), ssl.SSLContext):
-            arguments.refuse("tls", "an ssl.SSLContext or None", self.tls)
-        given = [
-            name for name in ("ca_file", "cert_file", "key_file") if getattr(self, name) is not None
-        ]
-        if self.tls and given:
-            raise ConfigError(f"{given[0]}: a context of your own (tls=) has its files already")
-        for name in given:
-            arguments.path(name, getattr(self, name))
-        if self.key_password is not None and self.cert_file is None:
+        given, files = self._given, self._files
+        if given.tls is not None and not isinstance(given.tls, ssl.SSLContext):
+            arguments.refuse("tls", "an ssl.SSLContext or None", given.tls)
+        first = next(iter(files), "tls")
+        if given.tls and files:
+            raise ConfigError(f"{first}: a context of your own (tls=) has its files already")
+        for name, path in files.items():
+            arguments.path(name, path)
+        if given.key_password is not None and given.cert_file is None:
             raise ConfigError("key_password: there is no key; give key_file and cert_file")
-        if self.key_file is not None and self.cert_file is None:
+        if given.key_file is not None and given.cert_file is None:
             raise ConfigError("key_file: a key needs its certificate; give cert_file")
-        if (self.tls or given) and not self.place.is_tls:
-            name = "tls" if self.tls else given[0]
-            raise ConfigError(f"{name}: {self.place.scheme}:// is not encrypted; use mqtts://")
-        if given:
+        if (given.tls or files) and not self.place.is_tls:
+            raise ConfigError(f"{first}: {self.place.scheme}:// is not encrypted; use mqtts://")
+        if files:
             try:
                 self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 raise ConfigError(f"tls: {self._unusable(error)}") from error
 
+    @property
+    def _files(self) -> dict[str, Any]:
+        """Those of TLS that were given, by name."""
+        files = {name: getattr(self._given, name) for name in ("ca_file", "cert_file", "key_file")}
+        return {name: path for name, path in files.items() if path is not None}
+
     def _check_headers(self) -> None:
-        headers = cast("object", self.headers)
+        headers: object = self._given.headers
         if headers is None:
             return
         if not self.place.is_websocket:
@@ -125,35 +227,31 @@ class Connecting:
             if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
                 raise ConfigError(f"headers must have values of printable ASCII: not so {name!r}")
 
-    def settings(  # noqa: PLR0913 (each is one fact)
-        self,
-        client_id: str | None,
-        *,
-        is_durable: bool = False,
-        session_expiry: int = 0,
-        max_pending: int = 10_000,
-        max_pending_bytes: int = 64 * 1024 * 1024,
-        max_packet_bytes: int = 16 * 1024 * 1024,
-        max_filters: int = MOST_FILTERS,
+    def settings(
+        self, *, is_durable: bool = False, session_expiry: int = 0, **more: Any
     ) -> Settings:
-        """The settings of one subscription."""
+        """The settings of one subscription.
+
+        Args:
+            is_durable: True if the session outlasts the connection.
+            session_expiry: Seconds that it does.
+            more: Fields of `Settings`.
+        """
+        given = self._given
         return Settings(
             address=self.place,
-            client_id=client_id or f"rxflow-{secrets.token_hex(8)}",
+            client_id=self.client_id or f"rxflow-{secrets.token_hex(8)}",
+            is_given=self.client_id is not None,
             is_durable=is_durable,
             session_expiry=session_expiry if is_durable else 0,
-            keep_alive=self.keep_alive,
-            connect_timeout=self.connect_timeout,
-            max_pending=max_pending,
-            max_pending_bytes=max_pending_bytes,
-            max_packet_bytes=max_packet_bytes,
-            will=self.will,
+            keep_alive=given.keep_alive,
+            connect_timeout=given.connect_timeout,
+            reconnect_timeout=given.reconnect_timeout,
+            answer_timeout=given.answer_timeout,
+            will=given.will,
             tls=self._context,
-            answer_timeout=self.answer_timeout,
-            reconnect_timeout=self.reconnect_timeout,
-            max_filters=max_filters,
-            is_given=client_id is not None,
-            headers=dict(self.headers or {}),
+            headers=dict(given.headers or {}),
+            **more,
         )
 
     def _context(self) -> ssl.SSLContext:
@@ -162,27 +260,26 @@ class Connecting:
         Raises:
             ConnectionError: One of them can't be used now, in the middle of being renewed, perhaps.
         """
-        if self.tls:
-            return self.tls
+        if self._given.tls:
+            return self._given.tls
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
+            context = ssl.create_default_context(cafile=self._given.ca_file)
             self._load(context)
         except (OSError, ValueError) as error:
             raise ConnectionError(self._unusable(error)) from error
         return context
 
     def _load(self, context: ssl.SSLContext) -> None:
-        if self.ca_file:
-            context.load_verify_locations(self.ca_file)
-        if self.cert_file:
+        given = self._given
+        if given.ca_file:
+            context.load_verify_locations(given.ca_file)
+        if given.cert_file:
             # Without a password OpenSSL would ask at the terminal, and wait there.
-            password = self.key_password
-            given = _is_missing if password is None else (lambda: password)
-            context.load_cert_chain(self.cert_file, self.key_file, given)
+            password = _is_missing if given.key_password is None else (lambda: given.key_password)
+            context.load_cert_chain(given.cert_file, given.key_file, password)
 
     def _unusable(self, error: Exception) -> str:
-        files = ", ".join(str(f) for f in (self.ca_file, self.cert_file, self.key_file) if f)
-        return f"can't use {files}: {error}"
+        return f"can't use {', '.join(map(str, self._files.values()))}: {error}"
 
     def warn_of_plain_password(self, *, is_program: bool) -> None:
         """Say once for each subscription that the password can be read on the way."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from reactivex import abc
 
@@ -21,9 +20,8 @@ from rxflow.errors import RxflowError, SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.mqtt.client import Client
-from rxflow.mqtt.options import Connecting, VersionOrAuto, check_publishable
+from rxflow.mqtt.options import ConnectionOptions, Options, check_publishable, takes_connection
 from rxflow.mqtt.outbox import Outbox, Outgoing, head_of
-from rxflow.mqtt.settings import SILENCE, Will
 from rxflow.mqtt.topics import check_topic
 from rxflow.process.environment import running_loop
 from rxflow.process.forked import tell_in_child
@@ -67,7 +65,7 @@ class MqttSink(abc.ObserverBase[Any]):
     can't wait, it fails when 100,000 items wait, not counting what came all at once.
 
     Args:
-        url: As for `from_mqtt`, and so are all settings that are not named here.
+        url: As for `from_mqtt`, and so is `client_id`.
         topic: Where to publish; or a function of the item.
         qos: 0, 1 or 2; or a function of the item.
         retain: Whether the broker keeps it for later subscribers; or a function of the item.
@@ -76,55 +74,27 @@ class MqttSink(abc.ObserverBase[Any]):
             a connection and without any are an error. Under `run`, that of the run unless given.
         rejected: An observer, usually a `JsonLinesSink`, to set aside what can't be published;
             without it that is a `SinkError`.
+        **connection: Any of `rxflow.mqtt.ConnectionOptions`, by name.
 
     Raises:
         ConfigError: A setting is wrong; at call time.
     """
 
-    def __init__(  # noqa: PLR0913 (a connection has as many settings as MQTT gives it)
+    @takes_connection()
+    def __init__(  # noqa: PLR0913 (each is one fact)
         self,
         url: str,
         *,
         topic: str | Callable[[Any], str],
         qos: int | Callable[[Any], int] = 1,
         retain: bool | Callable[[Any], bool] = False,
-        username: str | None = None,
-        password: str | Callable[[], str] | None = None,
-        version: VersionOrAuto = "auto",
         client_id: str | None = None,
-        keep_alive: int = 30,
-        connect_timeout: float | None = None,
-        reconnect_timeout: float | None = None,
-        answer_timeout: float = SILENCE,
         drain_timeout: float = _DRAIN_SECONDS,
-        will: Will | None = None,
-        tls: ssl.SSLContext | None = None,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        key_password: str | None = None,
-        headers: Mapping[str, str] | None = None,
         rejected: abc.ObserverBase[Any] | None = None,
+        **connection: Unpack[ConnectionOptions],
     ) -> None:
-        self._connecting = Connecting(
-            url=url,
-            username=username,
-            password=password,
-            version=version,
-            client_id=client_id,
-            keep_alive=keep_alive,
-            connect_timeout=connect_timeout,
-            reconnect_timeout=reconnect_timeout,
-            answer_timeout=answer_timeout,
-            drain_timeout=drain_timeout,
-            will=will,
-            tls=tls,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-            key_password=key_password,
-            headers=headers,
-        )
+        self._connecting = Options(url, connection, client_id=client_id)
+        arguments.wait("drain_timeout", drain_timeout, is_none_fine=False)
         self._place = self._connecting.place
         _check("topic", topic, check_publishable)
         _check("qos", qos, _check_qos)
@@ -428,7 +398,6 @@ class MqttSink(abc.ObserverBase[Any]):
             return
         self._connecting.warn_of_plain_password(is_program=self.is_program)
         settings = self._connecting.settings(
-            self._connecting.client_id,
             is_durable=self._connecting.client_id is not None,
             session_expiry=_ONE_DAY,
         )

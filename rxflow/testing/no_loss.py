@@ -24,7 +24,7 @@ from typing import IO, Any, Final
 
 from rxflow import arguments
 from rxflow.errors import SinkError
-from rxflow.mqtt.sink import MqttSink
+from rxflow.mqtt import MqttSink
 from rxflow.sinks.file.reading import read_rows
 from rxflow.testing.publisher import NumberedPublisher
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from rxflow import arguments
 from rxflow.delivery import Account
 from rxflow.message import Message
-from rxflow.mqtt.sink import MqttSink
+from rxflow.mqtt import MqttSink
 
 _STEP: Final = 0.01
 _PATIENCE: Final = 30.0

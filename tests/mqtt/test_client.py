@@ -48,7 +48,7 @@ from rxflow import operators as ops
 from rxflow.delivery import Ledger
 from rxflow.log import logger
 from rxflow.mqtt.client import Client
-from rxflow.mqtt.forgetting import _connecting
+from rxflow.mqtt.options import Options
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 
@@ -447,7 +447,7 @@ async def left(url, act):
     """Connect; `act` gets the task of the closing that begins with CONNACK."""
     peer = Leaving()
     ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
-    settings = _connecting(url, None, None, "me").settings("me")
+    settings = Options(url, {"connect_timeout": 10.0}, client_id="me").settings()
     peer.client = Client(settings, peer, ledger, lambda _: None, asyncio.get_running_loop())
     peer.client.start()
     async with asyncio.timeout(10):

@@ -85,7 +85,29 @@ def test_a_refusal_is_one_line(mosquitto, capsys):
     assert "canary" not in text
 
 
-def test_forgetting_one_id_needs_a_broker(monkeypatch):
-    monkeypatch.setattr("rxflow.mqtt.forgetting.CONNECT_TIMEOUT", 0.3)
+def test_forgetting_one_id_needs_a_broker():
     with pytest.raises(ConnectError):
-        forget("mqtt://127.0.0.1:1?version=3.1.1", "me")
+        forget("mqtt://127.0.0.1:1?version=3.1.1", "me", connect_timeout=0.3)
+
+
+def test_a_session_is_forgotten_over_tls_with_a_certificate_of_ours(
+    make_mosquitto, authority, monkeypatch, capsys
+):
+    broker = make_mosquitto(certificate=authority.server, client_ca=authority.path)
+    client = authority.client
+    files = {"ca_file": authority.path, "cert_file": client.chain, "key_file": client.key}
+    for session in ("me", "you"):
+        source = from_mqtt(broker.tls_url, "a", client_id=session, **files, **LOGIN)
+        run(source, reactivex.Observer(), seconds=0.3)
+    assert forget(broker.tls_url, "me", **files, **LOGIN)
+    monkeypatch.setenv("RXFLOW_USERNAME", USER)
+    monkeypatch.setenv("RXFLOW_PASSWORD", PASSWORD)
+    given = [f"--{name.replace('_', '-')}={path}" for name, path in files.items()]
+    assert main(["forget", broker.tls_url, "--client-id", "you", *given]) == 0
+    assert capsys.readouterr().out == "forgotten: you\n"
+
+
+def test_the_command_gives_up_when_it_is_told_to(capsys):
+    url = "mqtt://127.0.0.1:1?version=3.1.1"
+    assert main(["forget", url, "--client-id", "me", "--connect-timeout", "0.3"]) == 1
+    assert "127.0.0.1:1" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_a_context_and_files_exclude_each_other():
 
 def test_websocket_without_its_extra_is_a_config_error(monkeypatch):
     monkeypatch.setattr("rxflow.mqtt.websocket.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"rxflow\[websocket\]"):
+    with pytest.raises(ConfigError, match=r"rxflow-mqtt\[websocket\]"):
         from_mqtt("ws://h", "a")
 
 

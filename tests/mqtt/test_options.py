@@ -1,11 +1,14 @@
 """What is said of a wrong setting, while composing."""
 
+import inspect
 import ssl
 from pathlib import Path
 
 import pytest
 
 from rxflow import ConfigError, MqttSink, Will, from_mqtt
+from rxflow.mqtt.forgetting import forget, forget_kept
+from rxflow.mqtt.options import ConnectionOptions
 
 
 async def canary_later():
@@ -132,3 +135,33 @@ def test_a_topic_that_nothing_can_be_published_to_is_refused(topic):
 def test_a_quality_that_mqtt_does_not_have_is_refused(qos):
     with pytest.raises(ConfigError, match="qos"):
         MqttSink("mqtt://h", topic="a", qos=qos)
+
+
+@pytest.mark.parametrize("function", [from_mqtt, MqttSink, forget, forget_kept])
+def test_a_signature_shows_each_option_of_a_connection(function):
+    shown = inspect.signature(function).parameters
+    assert ConnectionOptions.__annotations__.keys() <= shown.keys()
+    assert not [each for each in shown.values() if each.kind is each.VAR_KEYWORD]
+    assert shown["version"].default == "auto"
+    assert shown["connect_timeout"].default == (10.0 if "forget" in function.__name__ else None)
+
+
+@pytest.mark.parametrize("function", [from_mqtt, forget, forget_kept])
+def test_help_describes_each_option_of_a_connection(function):
+    for name in ConnectionOptions.__annotations__:
+        assert f"\n        {name}: " in function.__doc__
+    assert "**connection" not in function.__doc__
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda **wrong: from_mqtt("mqtt://h", "a", **wrong), "from_mqtt"),
+        (lambda **wrong: MqttSink("mqtt://h", topic="a", **wrong), "MqttSink.__init__"),
+        (lambda **wrong: forget("mqtt://h", "a", **wrong), "forget"),
+    ],
+)
+def test_an_option_that_is_none_is_refused(make, name):
+    with pytest.raises(TypeError) as caught:
+        make(keepalive=3)
+    assert str(caught.value) == f"{name}() got an unexpected keyword argument 'keepalive'"

@@ -30,7 +30,7 @@ from rxflow import arguments, codec
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.message import Message
-from rxflow.mqtt.observable import from_mqtt
+from rxflow.mqtt import from_mqtt
 from rxflow.mqtt.topics import matcher
 from rxflow.process.environment import running_loop
 from rxflow.testing.broker.connection import Connection
