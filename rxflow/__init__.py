@@ -17,6 +17,7 @@ from rxflow.log import logger
 from rxflow.message import Batch, Message
 from rxflow.mqtt import Connected, MqttSink, Will, from_mqtt
 from rxflow.properties import Properties
+from rxflow.running.pipeline import Pipeline
 from rxflow.running.report import Report
 from rxflow.running.run import run, run_async
 from rxflow.sinks import JsonLinesSink, JsonSink, read_rows
@@ -32,6 +33,7 @@ __all__ = [
     "JsonSink",
     "Message",
     "MqttSink",
+    "Pipeline",
     "Properties",
     "Report",
     "RxflowError",

@@ -180,7 +180,7 @@ SUBSCRIBE = {
 }
 RUN = {
     "pipelines": [(), (NEVER,), (NEVER, print), (NEVER, JsonSink), (5, Subject()), ((NEVER,),)],
-    "name": NAMED,
+    "name": [each for each in NAMED if each is not None],
     "seconds": [*NUMBER_OF_SECONDS, 0],
     "drain_timeout": [*NUMBER_OF_SECONDS, None],
     "needs_connection": FLAG,
@@ -223,6 +223,11 @@ TABLE: dict[str, dict[str, Any]] = {
     "Properties": same(rxflow.Properties._fields, DATA),
     "Report": same(inspect.signature(rxflow.Report).parameters, DATA),
     "Will": same(("topic", "payload", "qos", "retain"), DATA),
+    "Pipeline": {
+        "observable": [None, *OBSERVABLE],
+        "sink": [None, 5, "rows.json", print, JsonSink, NEVER],
+        "name": NAMED,
+    },
     "amb": SOURCES,
     "combine_latest": SOURCES,
     "concat": SOURCES,
@@ -646,6 +651,8 @@ def test_a_wrong_argument_is_refused_while_composing(bound, name, parameter):
         rights["url"] = "ws://h"
     if name.startswith("testing.Marbles.mqtt"):
         rights["text"] = "t : a"
+    if name == "Pipeline":
+        rights["sink"] = Subject()
     if parameter == "clean_start":
         rights.pop("client_id")
     found = refusals(bound(name), parameter, TABLE[name][parameter], rights)

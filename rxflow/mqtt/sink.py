@@ -152,6 +152,9 @@ class MqttSink(abc.ObserverBase[Any]):
         text = "is connected by the process that this one was forked from"
         self.failure = SinkError(f"{self._place}: this sink {text}; make one of its own")
 
+    def __repr__(self) -> str:
+        return f"MqttSink({self._place}, topic={arguments.shown(self._topic)})"
+
     # -- the observer ---------------------------------------------------------------------------
 
     def open(self) -> None:

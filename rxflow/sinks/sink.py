@@ -92,6 +92,19 @@ class FileSink(abc.ObserverBase[Any]):
         return self._file.bytes
 
     @property
+    def session_path(self) -> Path:
+        """Beside this file a run keeps its client ids."""
+        return self.path
+
+    @property
+    def journal(self) -> Self:
+        """Records which QoS 2 messages are in the file: this sink."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
     def is_closed(self) -> bool:
         """True when everything is committed, or given up, and the file is closed."""
         return self._is_closed

@@ -356,11 +356,11 @@ async def stopped(*pairs: Any, at: float, **settings: Any) -> Any:
         timer.cancel()
 
     module: Any = sys.modules["rxflow.running.run"]
-    no_signals, module._no_signals = module._no_signals, signals
+    no_signals, module.no_signals = module.no_signals, signals
     try:
         running = run_async(*pairs, **settings)
     finally:
-        module._no_signals = no_signals
+        module.no_signals = no_signals
     return await running
 
 
