@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from ledgers import Linked
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.notification import OnNext
@@ -92,7 +93,7 @@ class Source(Observable[Any]):
         self._leave: Any = None
 
     def _begin(self) -> None:
-        self.ledger = Ledger(self.acknowledged.extend, lambda: None, lambda _: None)
+        self.ledger = Linked(self.acknowledged.extend)
         self.ledger.connected(session_present=False)
         self.ledgers.append(self.ledger)
 

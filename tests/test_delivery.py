@@ -12,12 +12,13 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ledgers import Linked
 from reactivex import compose, timer
 from streams import storing
 
 from rxflow import RxflowWarning
 from rxflow import operators as ops
-from rxflow.delivery import QOS2, Deliveries, Delivery, Ledger
+from rxflow.delivery import QOS2, Deliveries, Delivery
 
 pytestmark = pytest.mark.marbles(limit="60s")  # a connection goes on for ever
 
@@ -28,7 +29,7 @@ class Book:
     def __init__(self):
         self.calls = []
         self.errors = []
-        self.ledger = Ledger(self.calls.append, lambda: None, self.errors.append)
+        self.ledger = Linked(self.calls.append, failed=self.errors.append)
         self.ledger.connected(session_present=False)
 
     def open(self, *packet_ids):

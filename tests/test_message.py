@@ -8,8 +8,9 @@ import pickle
 from datetime import UTC, datetime
 
 import pytest
+from ledgers import Linked
 
-from rxflow.delivery import Delivery, Ledger
+from rxflow.delivery import Delivery
 from rxflow.message import EPOCH, Batch, Message, joined
 from rxflow.properties import Properties
 
@@ -21,7 +22,7 @@ class Recorder:
 
     def __init__(self):
         self.acknowledged = []
-        self.ledger = Ledger(self.acknowledged.extend, lambda: None, lambda error: None)
+        self.ledger = Linked(self.acknowledged.extend)
 
     def message(self, number, payload=b""):
         return Message("t", payload, 1, delivery=Delivery(self.ledger, number))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol, runtime_checkable
 
@@ -58,6 +58,9 @@ class ExactlyOnce:
         self._older: set[int] = set()  # packet ids of both from before this connection
         self._releasing: list[int] = []  # packet ids whose PUBREL came in this pass
         self._held_up: set[int] = set()  # those whose PUBCOMP waits for the journal
+        self._dropped: deque[list[int]] = deque()  # by the journal, on any thread
+        self._is_telling = False  # the journal, which may answer at once
+        self._completed: list[int] = []  # packet ids whose PUBCOMP may leave
 
     def keep(
         self,
@@ -79,6 +82,7 @@ class ExactlyOnce:
         """A new connection begins: each PUBREL comes again on it [MQTT-4.4.0-1]."""
         self._releasing.clear()
         self._held_up.clear()
+        self._completed.clear()
 
     def connected(self, *, session_present: bool) -> None:
         """And has its CONNACK."""
@@ -104,8 +108,7 @@ class ExactlyOnce:
         if done == digest and (duplicate or packet_id not in self._older):
             return True
         del self._done[packet_id]
-        if self._journal:
-            self._journal.release(self._session, [packet_id])
+        self._tell([packet_id])
         return False
 
     def begin(self, number: int, packet_id: int, digest: int) -> None:
@@ -114,15 +117,12 @@ class ExactlyOnce:
         self.open[number] = packet_id, digest
         self._numbers[packet_id] = number
 
-    def release(self, packet_id: int) -> bool:
+    def release(self, packet_id: int) -> None:
         """As `Ledger.release`."""
         self._done.pop(packet_id, None)
         self._older.discard(packet_id)
         self._numbers.pop(packet_id, None)  # of a broker that did not wait for its PUBREC
-        if self._journal is None:
-            return True
-        self._releasing.append(packet_id)
-        return False
+        (self._releasing if self._journal else self._completed).append(packet_id)
 
     # -- what becomes of them -----------------------------------------------------------------
 
@@ -138,21 +138,38 @@ class ExactlyOnce:
 
     @property
     def has_news(self) -> bool:
-        """True if `drop` has something to do."""
-        return bool(self._releasing)
+        """True if `drop` has something to do, or has done it."""
+        return bool(self._releasing or self._dropped or self._completed)
 
     def drop(self) -> None:
-        """Have the journal drop what was released in this pass."""
-        if self._releasing and self._journal:
+        """Have the journal drop what was released, and complete what it has dropped."""
+        if self._releasing:
             packet_ids, self._releasing = self._releasing, []
             self._held_up.update(packet_ids)
-            self._journal.release(self._session, packet_ids)
+            self._tell(packet_ids)
+        while self._dropped:
+            # Of those whose PUBREL came on another connection it comes again.
+            ready = [each for each in self._dropped.popleft() if each in self._held_up]
+            self._held_up.difference_update(ready)
+            self._completed += ready
 
-    def completed(self, packet_ids: list[int]) -> list[int]:
-        """Those of these whose PUBREL came on this connection, and waits for its PUBCOMP."""
-        ready = [packet_id for packet_id in packet_ids if packet_id in self._held_up]
-        self._held_up.difference_update(ready)
-        return ready
+    def _tell(self, packet_ids: list[int]) -> None:
+        if self._journal:
+            self._is_telling = True
+            try:
+                self._journal.release(self._session, packet_ids)
+            finally:
+                self._is_telling = False
+
+    def released(self, packet_ids: list[int]) -> bool:
+        """The journal has dropped these; True if nobody is about to `drop`. On any thread."""
+        self._dropped.append(packet_ids)
+        return not self._is_telling
+
+    def take(self) -> list[int]:
+        """What is completed; once."""
+        completed, self._completed = self._completed, []
+        return completed
 
     def receipts(
         self, tokens: Sequence[Token | None], ledger: Account

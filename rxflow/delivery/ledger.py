@@ -16,13 +16,12 @@ class Ledger:
 
     Only the thread that runs the subscription calls its methods; tokens may be dropped anywhere.
 
+    What it finds ready it collects; whoever settles it takes that. Of an error it keeps the first.
+
     Args:
-        acknowledge: Called with what may be acknowledged now, in order: packet ids, those of QoS 2
-            with `QOS2` added. Everything that one `settle` frees comes in one call.
-        wake: Called by a sink, on any thread, after it let go of stored deliveries; it should see
-            to it that `settle` runs soon on the subscription's own thread.
-        failed: Called with the error of a sink that could not store.
-        complete: Called with packet ids that a journal has dropped, on any thread; see `keep`.
+        wake: Called on any thread when there is something to settle: by a sink that let go of
+            stored deliveries, by a journal, and on failure. It should see to it that `settle` runs
+            soon on the subscription's own thread.
 
     Attributes:
         stored: Deliveries of QoS 1 and 2 that a sink stored.
@@ -35,16 +34,13 @@ class Ledger:
         opened: How many numbers were given to deliveries, and to those that came again.
         heavy: Bytes of the large ones that are not settled.
         queue: Packet ids in the order received, from the first that is not resolved.
+        failure: Why nothing more is acknowledged; None: it is.
+        ready: What may be acknowledged on this connection, in order, and is not taken yet: packet
+            ids, those of QoS 2 with `QOS2` added.
         newly_stored, newly_let_go: The numbers of what was dropped since the last `settle`.
     """
 
-    def __init__(
-        self,
-        acknowledge: Callable[[list[int]], None],
-        wake: Callable[[], None],
-        failed: Callable[[Exception], None],
-        complete: Callable[[list[int]], None] | None = None,
-    ) -> None:
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
         self.newly_stored: deque[int] = deque()
         self.newly_let_go: deque[int] = deque()
         self.wake = wake
@@ -55,18 +51,16 @@ class Ledger:
         self.takers: dict[int, int] = {}
         self.needed = 1
         self.unacknowledged = Unacknowledged(self)
-        self._acknowledge = acknowledge
-        self._failed = failed
-        self._complete = complete
         self._qos2 = ExactlyOnce()
         self._is_closed = False
-        self.has_failed = False
+        self.failure: Exception | None = None
         self._thread = threading.get_ident()
         self.opened = 0
         self._repeats = 0  # numbers of messages that had come before, which have no delivery
         self._resolved = 0  # those and what is settled
         self._first = 0  # number of the first delivery of this connection that is not resolved
         self.queue: deque[int] = deque()
+        self.ready: list[int] = []
         self._fates: dict[int, bool] = {}  # settled out of order: may it be acknowledged?
         self._adopted: dict[int, int] = {}  # number on an older connection -> number on this one
         self._weights: dict[int, int] = {}  # number of a large one -> bytes, until settled
@@ -83,6 +77,7 @@ class Ledger:
         self._first = self.opened
         self._qos2.interrupted()
         self.settle()
+        self.ready.clear()
         self._qos2.connected(session_present=session_present)
 
     def keep(
@@ -133,7 +128,7 @@ class Ledger:
                 return None
         elif self._qos2.is_done(packet_id, digest, duplicate=duplicate):
             self._fates[self._repeat(packet_id)] = True
-            self._acknowledge_in_order([])
+            self._collect_in_order()
             return None
         delivery = Delivery(self, packet_id + QOS2)
         self._qos2.begin(delivery.number, packet_id, digest)
@@ -168,13 +163,9 @@ class Ledger:
         self.heavy += size
         return True
 
-    def release(self, packet_id: int) -> bool:
-        """Forget a QoS 2 packet id: its PUBREL came. True if PUBCOMP may follow at once."""
-        return self._qos2.release(packet_id)
-
-    def completed(self, packet_ids: list[int]) -> list[int]:
-        """Those of these whose PUBREL came on this connection, and waits for its PUBCOMP."""
-        return self._qos2.completed(packet_ids)
+    def release(self, packet_id: int) -> None:
+        """Forget a QoS 2 packet id: its PUBREL came. PUBCOMP follows, once the journal has it."""
+        self._qos2.release(packet_id)
 
     def receipts(self, tokens: Sequence[Token | None]) -> list[tuple[int, int, int]]:
         """The QoS 2 deliveries of this ledger that nobody holds any more but this list.
@@ -189,13 +180,13 @@ class Ledger:
 
     def released(self, packet_ids: list[int]) -> None:
         """The journal has dropped these; called by it on any thread."""
-        if self._complete:
-            self._complete(packet_ids)
+        if self._qos2.released(packet_ids):
+            self.wake()
 
     # -- what becomes of deliveries -------------------------------------------------------------
 
     def settle(self) -> None:
-        """Resolve every delivery dropped since the last call, and acknowledge what is in order."""
+        """Resolve every delivery dropped since the last call, and collect what is in order."""
         self._qos2.drop()
         stored = _taken(self.newly_stored) if self.newly_stored else []
         let_go = _taken(self.newly_let_go) if self.newly_let_go else []
@@ -203,7 +194,7 @@ class Ledger:
             self._resolve(stored, let_go)
 
     def _resolve(self, stored: list[int], let_go: list[int]) -> None:
-        may_stored = not self.has_failed
+        may_stored = self.failure is None
         may_let_go = may_stored and not self._is_closed
         self._resolved += len(stored) + len(let_go)
         self.stored += len(stored)
@@ -212,16 +203,18 @@ class Ledger:
                 self.heavy -= self._weights.pop(number, 0)
         if not self._is_closed:
             self.let_go += len(let_go)
-        ready: list[int] = []
         if self._are_next(stored + let_go) and (may_let_go or not let_go):
-            ready = [self.queue.popleft() for _ in range(len(stored) + len(let_go))]
-            self._first += len(ready)
+            count = len(stored) + len(let_go)
+            self._first += count
+            packets = [self.queue.popleft() for _ in range(count)]
+            if self.failure is None:
+                self.ready += packets
         else:
             for number in stored:
                 self._decide(number, may=may_stored)
             for number in let_go:
                 self._decide(number, may=may_let_go)
-        self._acknowledge_in_order(ready)
+        self._collect_in_order()
 
     def _are_next(self, numbers: list[int]) -> bool:
         """Whether they are the first that are not resolved, in any order, and none of QoS 2."""
@@ -238,17 +231,20 @@ class Ledger:
         if number >= self._first:
             self._fates[number] = may
 
-    def _acknowledge_in_order(self, ready: list[int]) -> None:
-        """Acknowledge these, and what is settled behind them."""
+    def _collect_in_order(self) -> None:
+        """What is settled behind those that are resolved."""
         queue, fates, first = self.queue, self._fates, self._first
         while fates and (may := fates.pop(first, None)) is not None:
             packet = queue.popleft()
             first += 1
-            if may:
-                ready.append(packet)
+            if may and self.failure is None:
+                self.ready.append(packet)
         self._first = first
-        if ready and not self.has_failed:
-            self._acknowledge(ready)
+
+    def take(self) -> tuple[list[int], list[int]]:
+        """What may be acknowledged, and of which PUBREL PUBCOMP may leave; each once, in order."""
+        ready, self.ready = self.ready, []
+        return ready, self._qos2.take()
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -264,8 +260,8 @@ class Ledger:
 
     @property
     def has_news(self) -> bool:
-        """True if `settle` has something to do."""
-        return bool(self.newly_stored or self.newly_let_go or self._qos2.has_news)
+        """True if `settle` or `take` has something to do."""
+        return bool(self.newly_stored or self.newly_let_go or self.ready or self._qos2.has_news)
 
     @property
     def left(self) -> int:
@@ -299,32 +295,29 @@ class Ledger:
         self.needed = max(1, len(self.takers))
 
     def fail(self, error: Exception) -> None:
-        """From now on acknowledge nothing, and tell the source why. The first error counts."""
-        if self.has_failed:
-            return
-        self.close()
-        self.has_failed = True
-        self._failed(error)
+        """From now on acknowledge nothing, and wake the source. The first error counts."""
+        if self.failure is None:
+            self.close()
+            self.failure = error
+            self.wake()
 
     def forked(self) -> None:
         """In a forked child, which has the tokens but no connection: acknowledge nothing."""
         self.newly_stored.clear()
         self.newly_let_go.clear()
-        self._is_closed = self.has_failed = True
+        self.ready.clear()
+        self._is_closed = True
+        self.failure = self.failure or RuntimeError("the connection is the parent's")
 
     def finish(self) -> None:
-        """Acknowledge what is stored behind deliveries that nobody will settle in time."""
+        """Collect what is stored behind deliveries that nobody will settle in time."""
         self.settle()
-        last, self._is_closed = self._first + len(self.queue), True
-        ready = [
-            packet
-            for number, packet in zip(range(self._first, last), self.queue, strict=True)
-            if self._fates.pop(number, False)
-        ]
+        self._is_closed = True
+        for number, packet in enumerate(self.queue, self._first):
+            if self._fates.pop(number, False) and self.failure is None:
+                self.ready.append(packet)
         self.queue.clear()
         self._first = self.opened
-        if ready and not self.has_failed:
-            self._acknowledge(ready)
 
 
 def _taken(numbers: deque[int]) -> list[int]:

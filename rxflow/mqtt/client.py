@@ -604,17 +604,8 @@ class Client:
             self._link.settle()
         else:
             self.ledger.settle()
+            self.ledger.take()  # which nobody can be told
             self._peer.settled()
-
-    def acknowledge(self, ready: list[int]) -> None:
-        """Put acknowledgements into the output; `settle` sends them."""
-        if self._link and self.is_connected:
-            self._link.acknowledge(ready)
-
-    def complete(self, packet_ids: list[int]) -> None:
-        """Likewise for PUBCOMP."""
-        if self._link and self.is_connected:
-            self._link.complete(packet_ids)
 
     def subscribe(self, filters: Sequence[tuple[str, int, bool]]) -> int:
         """As `Paho.subscribe`, on the connection that stands."""

@@ -91,7 +91,7 @@ async def _visit(settings: Settings) -> bool:
     """Connect and leave; was there a session?"""
     loop = asyncio.get_running_loop()
     visit = _Visit(loop.create_future())
-    ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
+    ledger = Ledger()
     client = Client(settings, visit, ledger, lambda _: None, loop)
     client.start()
     try:

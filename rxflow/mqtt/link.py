@@ -149,6 +149,7 @@ class Link:
         last acknowledgements before the broker has read them.
         """
         self.stop()
+        self._acknowledge()
         self._is_leaving = True
         self._surroundings.forget(self)
         wire = self._wire
@@ -249,6 +250,7 @@ class Link:
         """Close at once; on MQTT 5 say why [4.13]: 3.1.1 has no word that keeps the will."""
         wire = self._wire
         if wire and self._paho.version == 5:  # noqa: PLR2004 (MQTT 5)
+            self._acknowledge()
             wire.send(bytes([DISCONNECT, 2, code, 0]))
             wire.try_flush()
         self.end()  # so that nothing follows it [MQTT-3.14.4-1]
@@ -263,6 +265,7 @@ class Link:
     def settle(self) -> None:
         """Acknowledge what may be, send it, and go on reading if there is room again."""
         self.ledger.settle()
+        self._acknowledge()
         self._flush()
         self._owner.settled()
         wire = self._wire
@@ -277,15 +280,11 @@ class Link:
         few = self.ledger.unsettled <= self.max_pending // 2
         return few and self.ledger.heavy <= self.max_pending_bytes // 2
 
-    def acknowledge(self, ready: list[int]) -> None:
-        """Put acknowledgements into the output; `settle` sends them."""
+    def _acknowledge(self) -> None:
+        """Put into the output what the ledger has ready."""
+        ready, completed = self.ledger.take()
         if self._wire and not self._is_leaving:  # [MQTT-3.14.4-1]
-            self._wire.acknowledge(ready)
-
-    def complete(self, packet_ids: list[int]) -> None:
-        """Likewise for PUBCOMP."""
-        if self._wire and not self._is_leaving:
-            self._wire.complete(packet_ids)
+            self._wire.acknowledge(ready, completed)
 
     def publish(self) -> None:
         """Send what the outbox has ready, as far as the kernel and the broker take it."""

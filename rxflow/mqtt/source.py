@@ -107,7 +107,6 @@ class Source:
         self._is_program = is_program
         self._thread = threading.get_ident()
         self.has_ended = False
-        self._failure: Exception | None = None
         self._has_completed = False
         self._connects = 0
         self._lost_at: float | None = None
@@ -125,7 +124,7 @@ class Source:
         self.leave: abc.DisposableBase | None = None
         self.root: Scope | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self.ledger = Ledger(self._acknowledge, self._wake, self._sink_failed, self._dropped)
+        self.ledger = Ledger(self._wake)
         self._standstill = Standstill(self.ledger)
         emit = unwrapped(observer)  # a source stops by itself
         self._client = Client(settings, self, self.ledger, emit, loop)
@@ -287,7 +286,7 @@ class Source:
     def _is_awaited(self) -> bool:
         """True while something can still be stored: after a dispose, what a sink has already."""
         ledger = self.ledger
-        if ledger.has_failed:
+        if ledger.failure:
             return False
         return bool(ledger.unsettled if self._has_completed else ledger.owed)
 
@@ -309,7 +308,7 @@ class Source:
             if self._client.is_connected:
                 self._note_connection()
             has_run_failed = self.root is not None and self.root.context.has_failed
-            has_failed = self.ledger.has_failed or has_run_failed
+            has_failed = self.ledger.failure is not None or has_run_failed
             await self._client.close(deadline=1.0, has_failed=has_failed)
         finally:
             if not self.closed.done():
@@ -355,21 +354,8 @@ class Source:
 
     # -- the ledger's side ----------------------------------------------------------------------
 
-    def _acknowledge(self, ready: list[int]) -> None:
-        self._client.acknowledge(ready)
-
     def _wake(self) -> None:
         self._here(self._client.settle)
-
-    def _dropped(self, packet_ids: list[int]) -> None:
-        self._here(lambda: self._release(packet_ids))
-
-    def _release(self, packet_ids: list[int]) -> None:
-        self._client.complete(self.ledger.completed(packet_ids))
-        self._loop.call_soon(self._client.settle)  # which sends it
-
-    def _sink_failed(self, error: Exception) -> None:
-        self._here(lambda: self._error(error))
 
     def _here(self, act: Callable[[], object]) -> None:
         """Do it on the loop's thread: now, if this is it."""
@@ -380,9 +366,6 @@ class Source:
                 self._loop.call_soon_threadsafe(act)
 
     def _error(self, error: Exception) -> None:
-        if self.has_ended:
-            return
-        self._failure = error
         self._stop()
         try:
             self._observer.on_error(error)
@@ -583,13 +566,15 @@ class Source:
         self.fail(error)
 
     def raised(self, error: Exception) -> None:
-        if self.has_ended and error is not self._failure:
+        if self.has_ended and error is not self.ledger.failure:
             # Of a subscriber without `on_error`, say: as with reactivex, its traceback is shown.
             self._show("the error of a stream was not handled", error)
         else:
             self.fail(error)
 
     def settled(self) -> None:
+        if self.ledger.failure and not self.has_ended:
+            self._error(self.ledger.failure)
         if self._client.is_connected and self._loop.time() - self._noted_at >= _NOTED_EVERY:
             self._note_connection()
         if not self._is_awaited:

@@ -519,9 +519,7 @@ class Wire:
         elif not (data[start] or data[start + 1]):
             raise MalformedPacketError("an answer with packet id 0")
         if kind == _PUBREL:
-            packet_id = data[start] << 8 | data[start + 1]
-            if self._receiver.ledger.release(packet_id):
-                self.complete([packet_id])
+            self._receiver.ledger.release(data[start] << 8 | data[start + 1])
         elif kind in _ANSWERS:
             self._answered(kind, data, start, stop)
         elif kind == _PINGRESP:
@@ -547,17 +545,22 @@ class Wire:
         else:
             outbox.answered(kind, packet_id, data[start + 2 : stop])
 
-    def acknowledge(self, ready: list[int]) -> None:
-        """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order."""
+    def acknowledge(self, ready: list[int], completed: list[int]) -> None:
+        """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order.
+
+        Args:
+            ready: Packet ids, those of QoS 2 with `QOS2` added.
+            completed: Packet ids of which PUBCOMP is due.
+        """
+        if completed:
+            self.send(_packets(PUBCOMP, completed))
+        if not ready:
+            return
         if max(ready) < QOS2:
             self.send(_packets(PUBACK, ready))
             return
         words = [0x40020000 + p if p < QOS2 else 0x50020000 - QOS2 + p for p in ready]
         self.send(struct.pack(f"!{len(words)}I", *words))
-
-    def complete(self, packet_ids: list[int]) -> None:
-        """Append PUBCOMP for packet ids of QoS 2."""
-        self.send(_packets(PUBCOMP, packet_ids))
 
     def ping(self) -> None:
         """Append a PINGREQ."""

@@ -123,15 +123,15 @@ async def receive(path, connection, step):  # noqa: C901 (one conversation)
             connection.sendall(json.dumps([kind, packet_id]).encode() + b"\n")
             step()
 
-    def complete(packet_ids):
-        loop.call_soon_threadsafe(lambda: tell("comp", ledger.completed(packet_ids)))
+    def settle():
+        ledger.settle()
+        ready, completed = ledger.take()
+        tell("rec", [packet - 0x10000 for packet in ready])
+        tell("comp", completed)
+        if ledger.failure and not done.done():
+            done.set_exception(ledger.failure)
 
-    ledger = Ledger(
-        lambda packets: tell("rec", [p - 0x10000 for p in packets]),
-        lambda: ledger.settle(),  # noqa: PLW0108 (it is being made)
-        done.set_exception,
-        complete,
-    )
+    ledger = Ledger(lambda: loop.call_soon_threadsafe(settle))
     sink = JsonSink(path, existing="rotate" if IS_ROTATING else "append")
     sink.open()
     ledger.keep(sink, "session")
@@ -141,8 +141,7 @@ async def receive(path, connection, step):  # noqa: C901 (one conversation)
     def handle(packet):
         kind, packet_id, *rest = packet
         if kind == "rel":
-            if ledger.release(packet_id):
-                tell("comp", [packet_id])
+            ledger.release(packet_id)
             return
         payload, duplicate = rest
         delivery = ledger.open2(packet_id, 7, duplicate=duplicate)
@@ -159,7 +158,7 @@ async def receive(path, connection, step):  # noqa: C901 (one conversation)
         *lines, received = (received + chunk).split(b"\n")
         for line in lines:
             handle(json.loads(line))
-        ledger.settle()
+        settle()
 
     loop.add_reader(connection, readable)
     await done

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import reactivex
+from ledgers import Linked
 from operators import cases
 from operators.test_messages import VALUES, Driven, tokens_in
 from reactivex import operators as rx
@@ -17,7 +18,7 @@ from scripted import DISCONNECT, PUBACK, PUBREC, Conversation, ScriptedBroker, p
 
 from rxflow import JsonSink, MqttSink, SinkError, from_mqtt, read_rows, run
 from rxflow import operators as ops
-from rxflow.delivery import Delivery, Ledger
+from rxflow.delivery import Delivery
 from rxflow.message import Message
 
 
@@ -141,7 +142,7 @@ class Fed:
         self.errors: list[Exception] = []
         self.stored: list = []
         self.queue: list = []
-        self.ledger = Ledger(self.acknowledged.extend, lambda: None, self.errors.append)
+        self.ledger = Linked(self.acknowledged.extend, failed=self.errors.append)
         self.ledger.connected(session_present=False)
         self.subject = reactivex.Subject()
 

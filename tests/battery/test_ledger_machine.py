@@ -234,10 +234,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _begin(self) -> None:
         """What a process begins with."""
-        self.errors: list[Exception] = []
-        self.ledger = self.ledger_type(
-            self._acknowledge, lambda: None, self.errors.append, self._complete
-        )
+        self.has_failed = False
+        self.ledger = self.ledger_type()
         if self.book:
             self.ledger.keep(self.book, "session")
         self.is_closed = self.is_finished = False
@@ -265,13 +263,16 @@ class LedgerMachine(RuleBasedStateMachine):
     def oversized(message, size) -> None:
         raise AssertionError(size)
 
-    def _acknowledge(self, ready: list[int]) -> None:
-        if self.wire:
-            self.wire.acknowledge(ready)
+    # -- what a link does ------------------------------------------------------------------------
 
-    def _complete(self, packet_ids: list[int]) -> None:
-        if (ready := self.ledger.completed(packet_ids)) and self.wire:
-            self.wire.complete(ready)
+    def _settle(self) -> None:
+        self.ledger.settle()
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        ready, completed = self.ledger.take()
+        if self.wire:
+            self.wire.acknowledge(ready, completed)
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -305,15 +306,15 @@ class LedgerMachine(RuleBasedStateMachine):
         """One pass of the loop: what waits is read, settled, written, and read by the sender."""
         wire, stream = self.wire, self.stream
         if wire is None or stream is None:
-            self.ledger.settle()
+            self._settle()
             return
         if not wire.is_paused:
             wire.read()
-        self.ledger.settle()
+        self._settle()
         if wire.is_paused and self.ledger.unsettled <= MAX_PENDING // 2:
             wire.is_paused = False
             wire.decode()
-            self.ledger.settle()
+            self._settle()
         wire.flush()
         self._check_and_answer()
 
@@ -372,7 +373,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.fates[number].rows += 1
         return tokens
 
-    @precondition(lambda self: self.taken and not self.errors)
+    @precondition(lambda self: self.taken and not self.has_failed)
     @rule(count=st.integers(1, 3), is_settled=st.booleans())
     def commit(self, count, is_settled) -> None:
         touched: set[Ledger] = set()
@@ -403,18 +404,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self._begin()
         self._connect(has_session=has_session)
 
-    @precondition(lambda self: self.taken and not self.errors)
+    @precondition(lambda self: self.taken and not self.has_failed)
     @rule(count=st.integers(1, 3))
     def crash_between_rows_and_acknowledgement(self, count) -> None:
         self._write(count)
         self.crash(has_session=True)
 
-    @precondition(lambda self: self.taken and not self.errors)
+    @precondition(lambda self: self.taken and not self.has_failed)
     @rule()
     def fail_a_commit(self) -> None:
         self._exchange()
         self.taken[0][1].fail(OSError("full"))
-        self.is_closed = True
+        self.has_failed = self.is_closed = True
         self.sender.must_be_gapless = False
         self._stop()
         self.held.clear()
@@ -435,6 +436,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self) -> None:
         self.ledger.finish()
         self.is_finished = True
+        self._acknowledge()
         if self.wire:
             self.wire.flush()
             self._check_and_answer()
@@ -464,7 +466,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened: if all is let go and the session is kept, all is acknowledged."""
-        if self.errors or self.is_closed or self.wire is None:
+        if self.has_failed or self.is_closed or self.wire is None:
             return
         self._connect(has_session=True)
         for _ in range(1000):
@@ -523,12 +525,21 @@ def test_it_is_so_with_a_sender_that_comes_back_older():
 
 
 def test_what_is_dropped_before_a_connection_is_not_acknowledged_on_it():
-    acknowledged = []
-    ledger = Ledger(acknowledged.extend, lambda: None, lambda _: None)
+    ledger = Ledger()
     ledger.connected(session_present=False)
     Delivery(ledger, 7)  # dropped at once, and not settled yet
     ledger.connected(session_present=True)
-    assert acknowledged == []
+    assert ledger.take() == ([], [])
+
+
+def test_what_is_ready_and_not_taken_before_a_connection_is_not_acknowledged_on_it():
+    ledger = Ledger()
+    ledger.connected(session_present=False)
+    Delivery(ledger, 7)
+    ledger.release(8)
+    ledger.settle()
+    ledger.connected(session_present=True)
+    assert ledger.take() == ([], [])
 
 
 class WithoutEpochs(Ledger):
@@ -537,11 +548,10 @@ class WithoutEpochs(Ledger):
 
 
 class WithoutOrder(Ledger):
-    def _acknowledge_in_order(self, ready: list[int]) -> None:
-        ready += [self.queue[number - self._first] for number, may in self._fates.items() if may]
+    def _collect_in_order(self) -> None:
+        settled = [number for number, may in self._fates.items() if may]
+        self.ready += [self.queue[number - self._first] for number in settled]
         self._fates.clear()
-        if ready:
-            self._acknowledge(ready)
 
 
 class WithoutClosing(Ledger):
@@ -551,7 +561,7 @@ class WithoutClosing(Ledger):
 
 class WithoutFailing(Ledger):
     def fail(self, error: Exception) -> None:
-        self._failed(error)
+        """The source is told, and that is all."""
 
 
 class WithoutMemoryOfQos2(Ledger):

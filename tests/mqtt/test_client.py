@@ -446,7 +446,7 @@ class Leaving:
 async def left(url, act):
     """Connect; `act` gets the task of the closing that begins with CONNACK."""
     peer = Leaving()
-    ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
+    ledger = Ledger()
     settings = Options(url, {"connect_timeout": 10.0}, client_id="me").settings()
     peer.client = Client(settings, peer, ledger, lambda _: None, asyncio.get_running_loop())
     peer.client.start()

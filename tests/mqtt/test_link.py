@@ -45,8 +45,9 @@ def test_nothing_leaves_behind_disconnect_however_late_it_is_ready():
             written=lambda _: None,
             disconnected=lambda _: None,
         )
+        ledger = Ledger()
         owner = SimpleNamespace(
-            ledger=Ledger(lambda _: None, lambda: None, lambda _: None),
+            ledger=ledger,
             outbox=outbox,
             max_pending=10,
             max_pending_bytes=1000,
@@ -69,8 +70,8 @@ def test_nothing_leaves_behind_disconnect_however_late_it_is_ready():
         link.begin(paho.wire)
         leaving = loop.create_task(link.say_goodbye(loop.time() + 5))
         await asyncio.sleep(0)
-        link.acknowledge([1])
-        link.complete([2])
+        ledger.open2(1)
+        ledger.release(2)
         link.publish()
         link.settle()
         peer.shutdown(socket.SHUT_WR)

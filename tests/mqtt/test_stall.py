@@ -20,7 +20,7 @@ from rxflow.mqtt.stall import QUIET, STILL, Standstill
 def ledger():
     gc.collect()
     gc.disable()  # or it might run by itself
-    yield Ledger(lambda _: None, lambda: None, lambda _: None)
+    yield Ledger()
     gc.enable()
 
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ledgers import Linked
 from scripted import packet, publish
 
-from rxflow.delivery import Ledger
 from rxflow.message import Message
 from rxflow.mqtt.topics import check_topic
 from rxflow.mqtt.wire import MalformedPacketError, Plain, Wire
@@ -22,7 +22,7 @@ class Receiver:
 
     def __init__(self, max_pending: int = 1000, max_pending_bytes: int = 10_000_000) -> None:
         self.acknowledged: list[int] = []
-        self.ledger = Ledger(self.acknowledged.extend, lambda: None, lambda _: None)
+        self.ledger = Linked(self.acknowledged.extend)
         self.max_pending = max_pending
         self.max_pending_bytes = max_pending_bytes
         self.messages: list[Message[bytes]] = []
@@ -203,6 +203,7 @@ def test_topics_that_never_come_again_take_no_more_than_their_share(pair):
 
 def test_pubrel_is_answered_and_other_packets_are_passed_on(pair):
     pair.feed(packet(0x62, b"\0\7") + packet(0x90, b"\0\1\1") + packet(0xD0, b""))
+    pair.wire.acknowledge(*pair.receiver.ledger.take())
     pair.wire.flush()
     assert pair.peer.recv(100) == b"\x70\2\0\7"
     assert pair.receiver.kinds == [0x90]
@@ -210,7 +211,7 @@ def test_pubrel_is_answered_and_other_packets_are_passed_on(pair):
 
 
 def test_acknowledgements_of_both_kinds_keep_their_order(pair):
-    pair.wire.acknowledge([1, 0x10002, 3])
+    pair.wire.acknowledge([1, 0x10002, 3], [])
     pair.wire.flush()
     assert pair.peer.recv(100) == b"\x40\2\0\1\x50\2\0\2\x40\2\0\3"
 

@@ -113,7 +113,7 @@ class Receiver:
     max_pending_bytes = 1 << 30
 
     def __init__(self) -> None:
-        self.ledger = Ledger(lambda _: None, lambda: None, lambda _: None)
+        self.ledger = Ledger()
         self.ledger.connected(session_present=False)
         self.seen: list[Seen | bytes] = []
         self.wire: Any = None

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 
 import pytest
+from ledgers import Linked
 from reactivex import operators as rx
 from reactivex.notification import OnNext
 from reactivex.operators._timestamp import Timestamp
@@ -15,7 +16,7 @@ from rxflow.delivery import Delivery, Ledger, Spread
 from rxflow.message import Batch, Message
 from rxflow.operators.envelope import bare, enveloped, messages_in
 
-LEDGER = Ledger(lambda _: None, lambda: None, lambda _: None)
+LEDGER = Ledger()
 
 
 def made(n: int) -> Message[int]:
@@ -79,7 +80,7 @@ def test_a_copy_of_a_spread_message_shares_its_delivery():
 
 def test_a_sink_that_fails_over_a_row_fails_the_source():
     failures = []
-    ledger = Ledger(lambda _: None, lambda: None, failures.append)
+    ledger = Linked(print, failed=failures.append)
     Spread(Delivery(ledger, 1)).fail(error := OSError("full"))
     assert failures == [error]
 

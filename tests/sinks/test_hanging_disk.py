@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import reactivex
 from battery.power import call, mounted
+from ledgers import Linked
 from scripted import DISCONNECT, Conversation, ScriptedBroker, publish
 
 from rxflow import JsonSink, Message, RxflowWarning, SinkError, run_async
@@ -232,7 +233,7 @@ def test_nothing_that_a_sink_gave_up_is_acknowledged_when_the_disk_answers(
         ledger.settle()
 
     acknowledged, failed = [], []
-    ledger = Ledger(acknowledged.extend, lambda: None, failed.append)
+    ledger = Linked(acknowledged.extend, failed=failed.append)
     sink = JsonSink(tmp_path / "rows.json")
     asyncio.run(main())
     assert acknowledged == []
@@ -265,7 +266,7 @@ def test_a_journal_that_cannot_be_written_is_not_waited_for_without_a_bound(
         with JsonSink(tmp_path / "rows.json") as sink:
             disk.hang()
             with pytest.raises(SinkError, match="writing its journal has lasted"):
-                sink.attach("session", Ledger(lambda _: None, lambda: None, lambda _: None))
+                sink.attach("session", Ledger())
             disk.go_on()
 
     asyncio.run(main())

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import reactivex
+from ledgers import Linked
 from memory import grown_by
 from reactivex import operators as rx
 
@@ -23,7 +24,7 @@ class Source:
         self.acked = []
         self.failed = []
         self.woken = 0
-        self.ledger = Ledger(self.acked.extend, self.wake, self.failed.append)
+        self.ledger = Linked(self.acked.extend, self.wake, self.failed.append)
         self.next_id = 0
 
     def wake(self):
@@ -355,7 +356,7 @@ def test_a_failing_last_commit_is_raised_with_a_note_of_the_streams_error(path, 
 
 def test_a_ledger_that_answers_with_the_failure_is_not_answered_again(path, no_sync):
     sink = JsonSink(path)
-    ledger = Ledger(lambda ids: None, lambda: None, sink.on_error)
+    ledger = Linked(print, failed=sink.on_error)
     sink.open()
     no_sync()
     with pytest.raises(SinkError, match="sync"):
@@ -421,7 +422,7 @@ def test_tokens_are_let_go_of_before_their_ledger_is_woken(path):
         await sink.wait_closed()
 
     sink = JsonSink(path)
-    ledger = Ledger(lambda ids: None, wake, lambda error: None)
+    ledger = Ledger(wake)
     asyncio.run(main())
     assert [sorted(numbers) for numbers in left] == [[0, 1]]
 

@@ -18,6 +18,7 @@ from rxflow.message import Message
 from rxflow.mqtt.client import Client
 from rxflow.mqtt.link import Link
 from rxflow.mqtt.subscribing import Subscribing
+from rxflow.mqtt.wire import Wire
 from rxflow.sinks.group_commit import Commit, GroupCommit
 from rxflow.testing.marbles import Marbles
 
@@ -236,7 +237,7 @@ def retained(marbles: Marbles) -> None:
     marbles.check(source, "t ...", t=Message("a", payload=True, retain=True))
 
 
-acknowledge, connected_subscribing = Client.acknowledge, Subscribing.connected
+acknowledge, connected_subscribing = Wire.acknowledge, Subscribing.connected
 write_commit, taken = Commit.write, GroupCommit._taken
 
 
@@ -296,22 +297,22 @@ SINKS: dict[str, tuple[Callable[[Marbles], None], object, str, object]] = {
     ),
     "acknowledged twice": (
         stored_then_acknowledged,
-        Client,
+        Wire,
         "acknowledge",
-        lambda self, ready: acknowledge(self, ready + ready),
+        lambda self, ready, _: acknowledge(self, ready + ready, []),
     ),
-    "never acknowledged": (stored_then_acknowledged, Client, "acknowledge", lambda *_: None),
+    "never acknowledged": (stored_then_acknowledged, Wire, "acknowledge", lambda *_: None),
     "acknowledged out of order": (
         stored_then_acknowledged,
-        Client,
+        Wire,
         "acknowledge",
-        lambda self, ready: acknowledge(self, ready[::-1]),
+        lambda self, ready, _: acknowledge(self, ready[::-1], []),
     ),
     "one not acknowledged": (
         stored_then_acknowledged,
-        Client,
+        Wire,
         "acknowledge",
-        lambda self, ready: acknowledge(self, ready[:1]),
+        lambda self, ready, _: acknowledge(self, ready[:1], []),
     ),
     "acknowledged and not written": (stored_then_acknowledged, Commit, "write", not_written),
     "rows in reverse": (stored_then_acknowledged, GroupCommit, "_taken", in_reverse),
