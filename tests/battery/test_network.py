@@ -30,6 +30,7 @@ from scripted import PUBACK, PUBREC, SUBSCRIBE, Conversation, ScriptedBroker, pu
 from rxflow import ConnectError, JsonSink, from_mqtt, read_rows, run_async
 from rxflow.delivery import Ledger
 from rxflow.log import logger
+from rxflow.mqtt import options
 from rxflow.mqtt.client import Client
 from rxflow.mqtt.link import Link
 from rxflow.mqtt.takeovers import ROUNDS
@@ -45,7 +46,8 @@ WAIT = Client._wait
 def soon(monkeypatch):
     """Try again at once, or nearly: the waits are another test's subject."""
     monkeypatch.setattr(Client, "_wait", staticmethod(lambda _: 0.05))
-    monkeypatch.setitem(from_mqtt.__kwdefaults__, "answer_timeout", 1.0)
+    answer_timeout = options._OPTIONS["answer_timeout"].replace(default=1.0)
+    monkeypatch.setitem(options._OPTIONS, "answer_timeout", answer_timeout)
 
 
 @pytest.fixture
