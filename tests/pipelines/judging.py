@@ -18,7 +18,8 @@ aside, and a plain value that came in the breath of a message, count as rows of 
 of a shared source had in hand when it failed or began again, while the other goes on, and has it;
 the messages of a second source that only triggers (`zip`, `sample`, ...); of what is cut off by a
 `take` downstream, whether it is left or stored; the answer about a stream in which nothing came,
-and of one that the next ends (`switch_map`).
+one that is there while its stream is subscribed to, which only the first branch behind it gets, and
+that of a stream which the next ends (`switch_map`).
 """
 
 from __future__ import annotations
@@ -352,6 +353,8 @@ class _Judge:
                 records = self.seen.records.get(passage.name, [])
                 of_nothing = any(not record.inputs for record in records)
                 for result in [] if of_nothing else self.seen.made.get(passage.name, []):
+                    if result in self.seen.at_once and any(p.kind == "tag" for p in way[index:]):
+                        continue  # only the first branch of what is shared gets it
                     fate = self._fate((), result, way[index + 1 :], sink)
                     if fate == "missing" and not self._is_reset(way):
                         self._add("result not stored", f"{result}: not stored{_by(sink, way)}")

@@ -213,6 +213,7 @@ class Record:
     tokens: set[Token] = field(default_factory=set)
     outputs: int = 0
     results: set[str] = field(default_factory=set)  # of what reduces, as `Made` names them
+    is_beginning: bool = True  # it is being subscribed to
     ended: int | None = None
     has_completed: bool = False  # what is upstream
     is_cut: bool = False  # it ended before what is upstream did
@@ -233,6 +234,7 @@ class Seen:
     times: dict[str, int] = field(default_factory=dict)  # letter -> how often it was received
     records: dict[str, list[Record]] = field(default_factory=dict)
     made: dict[str, list[str]] = field(default_factory=dict)  # by what reduces: its results
+    at_once: set[str] = field(default_factory=set)  # results made while one subscribed
     raised: int = 0
     beside: dict[int, set[str]] = field(default_factory=dict)  # sink -> see `arrived`
     subscribed: dict[str, int] = field(default_factory=dict)  # see `counted`
@@ -288,6 +290,7 @@ def _watched(record: Record, operator: Any, source: Any) -> Observable[Any]:
 
         watched = operator(Observable(upstream))
         running = watched.subscribe(on_next, observer.on_error, on_completed, scheduler=scheduler)
+        record.is_beginning = False
         return CompositeDisposable(running, Disposable(record.end))
 
     return Observable(downstream)
@@ -304,6 +307,8 @@ class Made:
         results.append(f"={self._key}.{len(results)}")
         assert seen.emitting  # it stands right behind what reduces
         seen.emitting.results.add(results[-1])
+        if seen.emitting.is_beginning:
+            seen.at_once.add(results[-1])
         return results[-1]
 
 
