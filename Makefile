@@ -19,7 +19,8 @@ help:  # this list
 demo: $(RUN)  # MQTT messages become a JSON file, for ten seconds
 	$(BIN)/rxflow demo
 
-test: $(DEV)  # all tests, with the coverage they must reach
+test: $(DEV)  # all tests, with the coverage they must reach; 5 minutes
+	@echo 'About five minutes on two cores; a busy machine takes longer, and passes too.'
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet

@@ -28,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 USERS = {"wiredflow": "wiredflow"}
 """Who may connect to the brokers of the tests, unless a test says otherwise."""
 
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 _POLL = 0.01
 
 

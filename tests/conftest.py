@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from brokers import USERS, Authority, Mosquitto, mosquitto_path
 
-GRACE = 2.0
+GRACE = 20.0
 BACKGROUND = "rxflow"
 """The name of the one thread that may outlive a test: the loop behind a bare `subscribe`."""
 

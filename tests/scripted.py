@@ -29,11 +29,11 @@ def packet(first: int, body: bytes) -> bytes:
 
 
 class Conversation:
-    """One connection, from the broker's side. Every wait ends after ten seconds."""
+    """One connection, from the broker's side. Every wait ends after a minute."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._connection.settimeout(10)
+        self._connection.settimeout(60)
         self.connect = b""
 
     def accept(self, *, session_present: bool = False, version: int = 3) -> None:
@@ -104,7 +104,7 @@ class ScriptedBroker:
     def __init__(self, *scripts: Callable[[Conversation], object]) -> None:
         self._scripts = scripts
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(10)
+        self._listener.settimeout(60)
         self._error: BaseException | None = None
         self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name="scripted broker", daemon=True)
@@ -130,14 +130,14 @@ class ScriptedBroker:
 
     def join(self) -> None:
         """Wait until the last script has ended."""
-        self._thread.join(15)
+        self._thread.join(90)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._thread.join(15)
+        self._thread.join(90)
         self._listener.close()
         if self._error is not None:
             raise self._error

@@ -63,7 +63,7 @@ def test_it_delivers_what_is_published(mqtt_broker):
     client.connect("127.0.0.1", mqtt_broker.port)
     client.loop_start()
     try:
-        assert subscribed.wait(5)
+        assert subscribed.wait(60)
         client.publish("/demo/integers", b"1", 1).wait_for_publish(5)
         assert arrived.get(timeout=5) == ("/demo/integers", b"1")
     finally:

@@ -294,7 +294,7 @@ def test_a_broker_that_does_not_read_gets_everything_when_it_does():
 
     def script(conversation):
         conversation.accept()
-        assert go.wait(10)
+        assert go.wait(60)
         for n in range(count):
             first, body = conversation.expect(PUBLISH)
             assert (first, len(body)) == (0x32, 2 + 1 + 2 + size)
@@ -495,7 +495,7 @@ def test_dispose_may_come_twice_and_within_on_next():
 
     with ScriptedBroker(serve(*[publish("a")] * 5, kinds=kinds)) as broker:
         subscription.disposable = from_mqtt(broker.url, "a").subscribe(dispose)
-        assert ended.wait(10)
+        assert ended.wait(60)
     assert seen == [b"1"]
     assert kinds == [DISCONNECT]
 
@@ -826,6 +826,6 @@ def test_without_a_run_a_stream_that_fails_tells_its_observer():
 
     source = from_mqtt("mqtt://127.0.0.1:1", "a", connect_timeout=0)
     source.subscribe(on_error=on_error)
-    assert failed.wait(10)
+    assert failed.wait(60)
     assert isinstance(errors[0], ConnectError)
     assert not isinstance(errors[0], RxflowWarning)

@@ -10,6 +10,7 @@ import pytest
 import reactivex
 from scripted import CONNECT, DISCONNECT, PINGREQ, PUBLISH, ScriptedBroker, packet, publish
 from serving import serve, until_disconnect
+from stopping import stop
 
 from rxflow import (
     ConfigError,
@@ -60,7 +61,8 @@ def test_nothing_is_sent_after_disconnect():
                 kinds.append(conversation.read()[0] & 0xF0)
 
     with ScriptedBroker(script) as broker:
-        quiet(from_mqtt(broker.url, "a", keep_alive=1), reactivex.Observer(), seconds=0.3)
+        source = from_mqtt(broker.url, "a", keep_alive=1, on_connect=stop)
+        quiet(source, reactivex.Observer())
     assert kinds[kinds.index(DISCONNECT) :] == [DISCONNECT]
 
 
@@ -69,18 +71,15 @@ def test_connect_timeout_ends_an_attempt_that_hangs():
         conversation.expect(CONNECT)
         conversation.read_to_end()
 
-    with ScriptedBroker(silent) as broker:
-        began = time.monotonic()
-        with pytest.raises(ConnectError, match=r"0\.3 s"):
-            quiet(from_mqtt(broker.url, "a", connect_timeout=0.3), reactivex.Observer())
-    assert time.monotonic() - began < 3
+    with ScriptedBroker(silent) as broker, pytest.raises(ConnectError, match=r"0\.3 s"):
+        quiet(from_mqtt(broker.url, "a", connect_timeout=0.3), reactivex.Observer())
 
 
 def test_two_sources_of_one_url_and_filters_in_one_run_have_a_session_each(tmp_path):
     path = tmp_path / "0.json"
     with ScriptedBroker(serve(publish("a")), serve(publish("a"))) as broker:
         one, other = (from_mqtt(broker.url, "a").pipe(ops.take(1)) for _ in range(2))
-        run(one.pipe(ops.concat(other)), JsonSink(path), seconds=10, log=False)
+        run(one.pipe(ops.concat(other)), JsonSink(path), seconds=60, log=False)
     first, second = json.loads(path.with_name("0.json.client").read_text())["sessions"]
     assert first["client_id"] != second["client_id"]
 

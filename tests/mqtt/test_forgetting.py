@@ -1,8 +1,11 @@
 """Sessions that are no longer wanted can be ended."""
 
+import itertools
+
 import pytest
 import reactivex
 from brokers import Mosquitto
+from stopping import stop
 
 from rxflow import ConnectError, JsonSink, MqttSink, from_mqtt, read_rows, run
 from rxflow import operators as ops
@@ -16,7 +19,7 @@ LOGIN = {"username": USER, "password": PASSWORD}
 
 
 def subscribe(broker: Mosquitto, path) -> None:
-    run(from_mqtt(broker.url, "a", **LOGIN), JsonSink(path), seconds=0.3)
+    run(from_mqtt(broker.url, "a", on_connect=stop, **LOGIN), JsonSink(path))
 
 
 def send(broker: Mosquitto, *items) -> None:
@@ -27,7 +30,7 @@ def test_a_kept_session_has_what_came_while_it_was_away(mosquitto, tmp_path):
     path = tmp_path / "a.json"
     subscribe(mosquitto, path)
     send(mosquitto, 1, 2)
-    run(from_mqtt(mosquitto.url, "a", **LOGIN).pipe(ops.take(2)), JsonSink(path), seconds=10)
+    run(from_mqtt(mosquitto.url, "a", **LOGIN).pipe(ops.take(2)), JsonSink(path), seconds=60)
     assert list(read_rows(path)) == [1, 2]
 
 
@@ -53,7 +56,8 @@ def test_forgetting_where_nothing_is_kept_says_so(tmp_path, capsys):
 def test_it_is_said_whether_there_was_a_session(mosquitto, monkeypatch, capsys, version):
     monkeypatch.setenv("RXFLOW_USERNAME", USER)
     monkeypatch.setenv("RXFLOW_PASSWORD", PASSWORD)
-    run(from_mqtt(mosquitto.url, "a", client_id="me", **LOGIN), reactivex.Observer(), seconds=0.3)
+    source = from_mqtt(mosquitto.url, "a", client_id="me", on_connect=stop, **LOGIN)
+    run(source, reactivex.Observer())
     for said in ("forgotten: me", "the broker had no session of: me"):
         assert main(["forget", f"{mosquitto.url}?version={version}", "--client-id", "me"]) == 0
         assert capsys.readouterr().out == f"{said}\n"
@@ -61,8 +65,16 @@ def test_it_is_said_whether_there_was_a_session(mosquitto, monkeypatch, capsys, 
 
 def test_one_session_of_an_output_can_be_forgotten_and_the_others_stay(mosquitto, tmp_path, capsys):
     path = tmp_path / "a.json"
-    source, other = (from_mqtt(mosquitto.url, topic, **LOGIN) for topic in "ab")
-    run(source.pipe(ops.merge(other)), JsonSink(path), seconds=0.3)
+    both = itertools.count(1)
+
+    def when_both_stand(_):
+        if next(both) == 2:
+            stop()
+
+    source, other = (
+        from_mqtt(mosquitto.url, topic, on_connect=when_both_stand, **LOGIN) for topic in "ab"
+    )
+    run(source.pipe(ops.merge(other)), JsonSink(path))
     ids = ClientIds(tmp_path / "a.json.client")
     first, second = (session.client_id for session in ids.of(parse(mosquitto.url)))
     url = mosquitto.url.replace("mqtt://", f"mqtt://{USER}:{PASSWORD}@")

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 import threading
-import time
 import warnings
 from pathlib import Path
 from urllib.parse import quote
@@ -36,6 +35,7 @@ from scripted import (
     publish,
 )
 from serving import serve
+from stopping import stop, stop_after
 
 from rxflow import (
     ConfigError,
@@ -177,9 +177,9 @@ def test_messages_come_over_tls(mosquitto_tls, authority):
 
 
 def test_each_filter_may_have_a_qos_of_its_own(mosquitto):
-    source = from_mqtt(mosquitto.url, ("a", 0), ("b", 2), **LOGIN)
-    seen = []
-    sent = reactivex.timer(0.3).pipe(ops.flat_map(lambda _: reactivex.of("a", "b")))
+    standing, seen = Subject(), []
+    source = from_mqtt(mosquitto.url, ("a", 0), ("b", 2), on_connect=standing.on_next, **LOGIN)
+    sent = standing.pipe(ops.take(1), ops.flat_map(lambda _: reactivex.of("a", "b")))
     run(
         (source.pipe(ops.take(2)), reactivex.Observer(lambda m: seen.append((m.topic, m.qos)))),
         (sent, MqttSink(mosquitto.url, topic=lambda topic: topic, qos=2, **LOGIN)),
@@ -223,14 +223,15 @@ def test_retained_messages_are_marked(mosquitto):
 
 
 def test_two_members_of_a_group_share_the_messages(mosquitto):
-    seen = {"one": [], "two": []}
+    standing, seen = Subject(), {"one": [], "two": []}
+    settings = {"on_connect": standing.on_next, **LOGIN}
     member = {
-        name: from_mqtt(mosquitto.url, "$share/group/work", **LOGIN).pipe(
+        name: from_mqtt(mosquitto.url, "$share/group/work", **settings).pipe(
             ops.map(lambda m, name=name: seen[name].append(m.payload))
         )
         for name in seen
     }
-    work = reactivex.timer(0.5).pipe(ops.flat_map(lambda _: reactivex.range(100)))
+    work = standing.pipe(ops.take(2), ops.last(), ops.flat_map(lambda _: reactivex.range(100)))
     run(
         (reactivex.merge(*member.values()).pipe(ops.take(100)), reactivex.Observer()),
         (work, MqttSink(mosquitto.url, topic="work", **LOGIN)),
@@ -246,9 +247,10 @@ def test_the_will_is_in_the_connect_packet():
     def script(conversation: Conversation) -> None:
         conversation.accept()
         seen.append(conversation.connect)
+        stop()
 
     with ScriptedBroker(script) as broker:
-        received(from_mqtt(broker.url, "a", will=Will("gone", b"bye", 1)), seconds=0.3)
+        received(from_mqtt(broker.url, "a", will=Will("gone", b"bye", 1)))
     assert b"\0\4gone\0\3bye" in seen[0]
 
 
@@ -269,7 +271,7 @@ def test_a_message_is_acknowledged_after_it_is_stored(tmp_path):
         conversation.read_to_end()
 
     with ScriptedBroker(script) as broker:
-        run(from_mqtt(broker.url, "a").pipe(ops.take(2)), JsonSink(path), seconds=10, log=False)
+        run(from_mqtt(broker.url, "a").pipe(ops.take(2)), JsonSink(path), seconds=60, log=False)
     assert rows_when_acknowledged == [{"n": 1}]
 
 
@@ -292,7 +294,7 @@ def test_qos_2_is_received_with_pubrec_after_the_commit(tmp_path):
 
     with ScriptedBroker(script) as broker:
         source = from_mqtt(broker.url, "a", qos=2).pipe(ops.take(2))
-        run(source, JsonSink(path), seconds=10, log=False)
+        run(source, JsonSink(path), seconds=60, log=False)
     assert rows == [1]
     assert list(read_rows(path)) == [1, 2]
 
@@ -305,6 +307,7 @@ def test_acknowledgements_leave_in_the_order_of_arrival():
         conversation.accept_subscription()
         conversation.send(b"".join(publish("a", b"%d" % n, 1, n) for n in range(1, 11)))
         order.extend(conversation.packet_ids(PUBACK, 10))
+        stop()
         conversation.read_to_end()
 
     with ScriptedBroker(script) as broker:
@@ -313,7 +316,7 @@ def test_acknowledgements_leave_in_the_order_of_arrival():
             ops.do_action(lambda m: kept.append(m) if m.payload == b"1" else None),
             ops.do_action(lambda m: kept.clear() if m.payload == b"10" else None),
         )
-        run(source, reactivex.Observer(), seconds=0.5, log=False)
+        run(source, reactivex.Observer(), log=False)
     assert order == list(range(1, 11))
 
 
@@ -327,13 +330,13 @@ def test_what_is_stored_nowhere_is_left_to_the_broker():
         kinds.extend(conversation.read_to_end())
 
     with ScriptedBroker(script) as broker:
-        source = from_mqtt(broker.url, "a").pipe(ops.buffer_with_count(10), ops.filter(bool))
+        arrived = Subject()
+        source = from_mqtt(broker.url, "a").pipe(
+            ops.do_action(lambda _: arrived.on_next(None)), ops.buffer_with_count(10)
+        )
+        failing = arrived.pipe(ops.delay(0.01), ops.map(lambda _: 1 / 0))
         with pytest.raises(ZeroDivisionError):
-            run(
-                source.pipe(ops.merge(reactivex.timer(0.5).pipe(ops.map(lambda _: 1 / 0)))),
-                reactivex.Observer(),
-                log=False,
-            )
+            run(source.pipe(ops.merge(failing)), reactivex.Observer(), log=False)
     assert kinds == [DISCONNECT]
 
 
@@ -347,15 +350,15 @@ def test_a_stopped_run_says_disconnect_after_its_last_acknowledgement(tmp_path):
         kinds.extend(conversation.read_to_end())
 
     with ScriptedBroker(script) as broker:
-        run(from_mqtt(broker.url, "a"), JsonSink(tmp_path / "a.json"), seconds=0.5, log=False)
+        source = from_mqtt(broker.url, "a").pipe(stop_after(1))
+        run(source, JsonSink(tmp_path / "a.json"), log=False)
     assert kinds == [PUBACK, DISCONNECT]
 
 
 # -- connecting and coming back --------------------------------------------------------------------
 
 
-def test_a_wrong_password_is_final_within_two_seconds_and_shown_nowhere(mosquitto, capsys):
-    began = time.monotonic()
+def test_a_wrong_password_is_final_at_once_and_shown_nowhere(mosquitto, capsys):
     lines = []
     number = logger.add(lines.append, level=0, diagnose=True, backtrace=True)
     canary = "hunter2" + "-canary"
@@ -364,7 +367,7 @@ def test_a_wrong_password_is_final_within_two_seconds_and_shown_nowhere(mosquitt
     with pytest.raises(ConnectError) as caught:
         run(source, reactivex.Observer())
     logger.remove(number)
-    assert time.monotonic() - began < 2
+    assert not any("next attempt" in line for line in lines)
     assert caught.value.reason_code in {4, 5, 0x86, 0x87}
     shown = "".join(lines) + repr(caught.value) + str(caught.getrepr()) + str(capsys.readouterr())
     assert "hunter2-canary" not in shown
@@ -429,7 +432,7 @@ def test_a_broker_that_is_silent_on_version_5_is_spoken_to_in_3_1_1():
         conversation.send(publish("a", b"1", 0))
 
     with ScriptedBroker(silent, serve) as broker:
-        assert len(received(from_mqtt(broker.url.partition("?")[0], "a", answer_timeout=0.2))) == 1
+        assert len(received(from_mqtt(broker.url.partition("?")[0], "a", answer_timeout=1))) == 1
 
 
 def test_a_version_that_the_url_fixes_and_the_broker_refuses_is_final():
@@ -506,7 +509,7 @@ def test_a_session_that_is_present_is_not_subscribed_again(tmp_path):
             ops.buffer_with_count(2),
             ops.take(1),
         )
-        run(source, JsonSink(path), seconds=10)
+        run(source, JsonSink(path), seconds=60)
     assert list(read_rows(path)) == [{"again": False}, {"again": True}]
 
 
@@ -529,7 +532,7 @@ def test_an_acknowledgement_never_leaves_on_a_later_connection(tmp_path):
         source = from_mqtt(broker.url, "a").pipe(
             ops.do_action(lambda m: kept.append(m) if m.payload == b"1" else None), ops.take(2)
         )
-        run(source, JsonSink(tmp_path / "a.json"), seconds=10)
+        run(source, JsonSink(tmp_path / "a.json"), seconds=60)
 
 
 def test_the_gap_of_a_lost_session_is_reported():
@@ -546,7 +549,7 @@ def test_the_gap_of_a_lost_session_is_reported():
     with ScriptedBroker(first, second) as broker:
         number = logger.add(lines.append, level="WARNING", format="{message}")
         source = from_mqtt(broker.url, "a").pipe(ops.take(1))
-        run(source, reactivex.Observer(), seconds=10)
+        run(source, reactivex.Observer(), seconds=60)
         logger.remove(number)
     assert any("possible gap" in line for line in lines)
 
@@ -622,7 +625,8 @@ def test_a_second_subscription_names_share(mqtt_broker):
         first = source.subscribe(reactivex.Observer())
         source.subscribe(reactivex.Observer(on_error=errors.append))
         first.dispose()
-        await asyncio.sleep(0.2)
+        while not errors or len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 (nothing says it)
+            await asyncio.sleep(0.01)
 
     asyncio.run(main())
     assert isinstance(errors[0], ConfigError)
@@ -630,13 +634,13 @@ def test_a_second_subscription_names_share(mqtt_broker):
 
 
 def test_at_qos_0_a_second_subscription_is_a_connection_of_its_own(mosquitto):
-    source = from_mqtt(mosquitto.url, "a", qos=0, **LOGIN)
-    seen = []
+    standing, seen = Subject(), []
+    source = from_mqtt(mosquitto.url, "a", qos=0, on_connect=standing.on_next, **LOGIN)
     both = source.pipe(ops.merge(source), ops.take(2))
     run(
         (both, reactivex.Observer(seen.append)),
-        (reactivex.timer(0.5), MqttSink(mosquitto.url, topic="a", **LOGIN)),
-        seconds=10,
+        (standing.pipe(ops.skip(1), ops.map(str)), MqttSink(mosquitto.url, topic="a", **LOGIN)),
+        seconds=20,
         log=False,
     )
     assert len(seen) == 2
@@ -666,15 +670,13 @@ BAD = [b"", b"{", b"\xff", b"NaN", b"[" * 2000, b'{"a":' * 300 + b"1" + b"}" * 3
 
 
 def test_a_bad_payload_fails_the_stream_with_its_topic(mqtt_broker):
-    source = from_mqtt(mqtt_broker.url, "a", **LOGIN).pipe(ops.decode_json())
+    standing = Subject()
+    source = from_mqtt(mqtt_broker.url, "a", on_connect=standing.on_next, **LOGIN)
     with pytest.raises(DecodeError) as caught:
         run(
-            (source, reactivex.Observer()),
-            (
-                reactivex.timer(0.3).pipe(ops.map(lambda _: b"{")),
-                MqttSink(mqtt_broker.url, topic="a", **LOGIN),
-            ),
-            seconds=10,
+            (source.pipe(ops.decode_json()), reactivex.Observer()),
+            (standing.pipe(ops.map(lambda _: b"{")), MqttSink(mqtt_broker.url, topic="a", **LOGIN)),
+            seconds=20,
             log=False,
         )
     assert caught.value.topic == "a"
@@ -720,7 +722,7 @@ def test_a_source_lives_on_its_loop_whatever_scheduler_it_is_subscribed_with(sch
         source = from_mqtt(broker.url, "a").pipe(ops.map(lambda m: m.payload), ops.take(2))
         clock = scheduler()
         source.subscribe(lambda m: seen.append(m.payload), print, ended.set, scheduler=clock)
-        assert ended.wait(20)
+        assert ended.wait(60)
     assert seen == [b"1", b"2"]
     if hasattr(clock, "dispose"):
         clock.dispose()

@@ -631,7 +631,7 @@ def test_a_retained_topic_ends_with_the_newest_value_whenever_the_broker_dies():
         sink = MqttSink(broker.url, topic="a", retain=True)
         for number in range(1, 4):
             sink.on_next(number)
-        assert is_gone.wait(20)
+        assert is_gone.wait(60)
         for number in range(4, 8):
             sink.on_next(number)
         is_back.set()
@@ -713,7 +713,7 @@ def test_qos_2_is_exactly_once_over_restarts_of_the_broker(mosquitto):
             done.set()
 
     subscription = target.subscribe(note)
-    assert standing.wait(20)
+    assert standing.wait(60)
     sink = MqttSink(mosquitto.url, topic="out", qos=2, client_id="again", **LOGIN)
     for number in range(count):
         sink.on_next(number)
@@ -721,7 +721,7 @@ def test_qos_2_is_exactly_once_over_restarts_of_the_broker(mosquitto):
             mosquitto.stop()
             mosquitto.start()
     sink.close()
-    assert done.wait(20)
+    assert done.wait(60)
     subscription.dispose()
     assert got == list(range(count))
 

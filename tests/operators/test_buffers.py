@@ -169,7 +169,7 @@ def test_without_a_scheduler_the_timer_ticks_on_a_thread_of_its_own():
         lambda batch: (got.append(batch), done.set())
     )
     source.on_next("a")
-    assert done.wait(5)
+    assert done.wait(60)
     subscription.dispose()
     assert got == [["a"]]
 

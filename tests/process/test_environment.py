@@ -46,7 +46,7 @@ def test_what_blocks_has_a_daemon_thread_of_its_own():
         done.set()
 
     Surroundings().start(work, "rxflow at work")
-    assert done.wait(10)
+    assert done.wait(60)
     found[0].join(10)
     assert (found[0].name, found[0].daemon) == ("rxflow at work", True)
 
@@ -78,6 +78,6 @@ def test_the_heartbeat_watches_a_connection_until_it_is_forgotten(monkeypatch):
     monkeypatch.setattr(heartbeat, "_PERIOD", 0.001)
     link = Link()
     Surroundings().watch(link)
-    assert link.has_beaten.wait(10)
+    assert link.has_beaten.wait(60)
     Surroundings().forget(link)
     Surroundings().forget(link)

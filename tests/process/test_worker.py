@@ -24,13 +24,13 @@ def test_what_raises_is_told_and_the_next_is_done(worker, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", told.append)
     worker.submit(int, "no number")
     worker.submit(done.set)
-    assert done.wait(10)
+    assert done.wait(60)
     assert [each.exc_type for each in told] == [ValueError]
 
 
 def test_it_may_end_itself(worker):
     worker.submit(worker.end, 10)
-    worker._thread.join(10)
+    worker._thread.join(60)
     assert not worker._thread.is_alive()
 
 
@@ -39,7 +39,7 @@ def test_it_ends_when_nobody_has_it_any_more():
     thread = worker._thread
     del worker
     gc.collect()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -52,7 +52,7 @@ def test_what_is_done_is_not_held(worker):
     weakref.finalize(held, gone.set)
     worker.submit(lambda held: None, held)
     del held
-    assert gone.wait(10)
+    assert gone.wait(60)
 
 
 def test_it_tells_whether_all_is_done(worker):

@@ -31,7 +31,7 @@ def ways(*commits):
             now[0] += commits[len(written)][1]
             written.append(True)
             if commits[len(written) - 1][1] == LATE:
-                assert goes_on.wait(10)
+                assert goes_on.wait(60)
 
         def settled(*_):
             found.append("waited" if is_starting else "was told")
