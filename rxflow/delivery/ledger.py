@@ -285,14 +285,17 @@ class Ledger:
             self.settle()
         self._is_closed = True
 
-    def abandon(self) -> None:
+    def abandon(self, sinks: int = 1) -> None:
         """Close; and of several sinks, each must have stored what is to be acknowledged.
 
         Called before a pipeline is disposed that has not ended by itself: what one sink has stored,
         an operator may still have held for another.
+
+        Args:
+            sinks: So many there are at least; those that have taken something are known.
         """
         self.close()
-        self.needed = max(1, len(self.takers))
+        self.needed = max(sinks, len(self.takers))
 
     def fail(self, error: Exception) -> None:
         """From now on acknowledge nothing, and wake the source. The first error counts."""

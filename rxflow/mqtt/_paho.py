@@ -76,26 +76,26 @@ class Paho:
 
     Args:
         settings: How to connect.
-        version: 3 for 3.1.1, or 5.
         listener: Who hears the answers.
         open_wire: Makes the wire on a fresh TCP connection; called on the thread of `open`.
+        is_5: False for MQTT 3.1.1.
     """
 
     def __init__(
         self,
         settings: Settings,
-        version: int,
         listener: Listener,
         open_wire: Callable[[socket.socket], Wire],
+        *,
+        is_5: bool,
     ) -> None:
-        self.version = version
-        self._is_5 = version == 5  # noqa: PLR2004 (MQTT 5)
+        self.is_5 = is_5
         self._listener = listener
         client = self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
-            clean_session=None if self._is_5 else not settings.is_durable,
-            protocol=paho.MQTTv5 if self._is_5 else paho.MQTTv311,
+            clean_session=None if self.is_5 else not settings.is_durable,
+            protocol=paho.MQTTv5 if self.is_5 else paho.MQTTv311,
             transport="unix" if settings.address.is_unix else "tcp",
             reconnect_on_failure=False,
         )
@@ -111,7 +111,7 @@ class Paho:
         client.on_subscribe = client.on_unsubscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         properties = None
-        if self._is_5:
+        if self.is_5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = settings.session_expiry
             properties.ReceiveMaximum = min(settings.max_pending, 65_535)
@@ -119,7 +119,7 @@ class Paho:
             # [MQTT-3.1.2-24, 3.1.2-25]. The wire says what came, and does not keep it.
         # MQTT 3.1.1 has clean_session instead, and paho refuses to be told both.
         clean: Any = paho.MQTT_CLEAN_START_FIRST_ONLY
-        if self._is_5 and not (settings.is_durable and settings.starts_clean):
+        if self.is_5 and not (settings.is_durable and settings.starts_clean):
             clean = not settings.is_durable
         client.connect_async(
             address.host,
@@ -167,7 +167,7 @@ class Paho:
             The packet id that `Listener.subscribed` will name.
         """
         topics: list[Any] = [(name, qos) for name, qos, _ in filters]
-        if self._is_5:
+        if self.is_5:
             topics = [
                 (name, SubscribeOptions(qos, retainHandling=0 if retained else 1))
                 for name, qos, retained in filters

@@ -23,8 +23,9 @@ from rxflow.message import Message
 from rxflow.mqtt.link import Link
 from rxflow.mqtt.outbox import Limits, Outbox
 from rxflow.mqtt.reasons import reason_text
-from rxflow.mqtt.settings import Answer, Settings, open_wire
+from rxflow.mqtt.settings import Answer, Settings
 from rxflow.mqtt.takeovers import ROUNDS, Takeovers
+from rxflow.mqtt.transport import open_wire
 from rxflow.mqtt.wire import Wire
 from rxflow.process.environment import surroundings_of
 from rxflow.process.forked import import_before_fork
@@ -41,7 +42,7 @@ _ABOUT_A_MESSAGE: Final = (0x87, 0x90, 0x95, 0x99)
 # What no later connection would change, in a DISCONNECT or a SUBACK.
 NOT_SUPPORTED: Final = (0x9A, 0x9B, 0x9E, 0xA1, 0xA2)
 # Refusals that may be gone at the next attempt; every other is final.
-_PASSING: Final = {3: (0x03,), 5: (0x80, 0x88, 0x89, 0x97, 0x9F)}
+_PASSING: Final = {False: (0x03,), True: (0x80, 0x88, 0x89, 0x97, 0x9F)}  # of 3.1.1, of 5
 
 
 class Peer(Protocol):
@@ -136,8 +137,7 @@ class Client:
         self._loop = loop
         self._surroundings = surroundings_of(loop)
         self._paho: Paho | None = None
-        self._version = {None: 0, "3.1.1": 3, "5": 5}[settings.address.version]  # 0: whichever
-        self._spoken = 0  # the version of the last connection that stood
+        self._spoke_5: bool | None = None  # on the last connection that stood
         self._link: Link | None = None
         self._wire: Wire | None = None  # of the attempt under way
         self._answer: asyncio.Future[None] = loop.create_future()
@@ -319,20 +319,20 @@ class Client:
             _Lost, OSError: Another attempt may succeed.
             ConnectError: No attempt will.
         """
-        if self._version:
-            await self._attempt_only(self._version)
+        if self.settings.address.version is not None:
+            await self._attempt_only(is_5=self.settings.address.version == "5")
             return
         for nth in (1, 2):
             try:
-                await self._attempt(5)
+                await self._attempt(is_5=True)
             except _WrongVersion as error:
                 reason = str(error)
                 break
             except _NoAnswer as error:
                 reason = str(error)
-                if self._spoken == 5:  # noqa: PLR2004 (MQTT 5)
+                if self._spoke_5:
                     raise
-                if self._spoken or isinstance(error.__cause__, TimeoutError) or nth > 1:
+                if self._spoke_5 is False or isinstance(error.__cause__, TimeoutError) or nth > 1:
                     break
             else:
                 return
@@ -342,25 +342,25 @@ class Client:
             f"{self.settings.address} does not answer in MQTT 5 ({printable(reason)}); trying "
             "3.1.1, which has no properties; version='3.1.1' asks for nothing else"
         )
-        await self._attempt_only(3)
+        await self._attempt_only(is_5=False)
 
-    async def _attempt_only(self, version: int) -> None:
+    async def _attempt_only(self, *, is_5: bool) -> None:
         try:
-            await self._attempt(version)
+            await self._attempt(is_5=is_5)
         except _WrongVersion as error:
             raise ConnectError(
                 f"{self.settings.address}: {error}", reason_code=error.code
             ) from error
 
-    async def _attempt(self, version: int) -> None:
-        await self._open(version, self.settings)
+    async def _attempt(self, *, is_5: bool) -> None:
+        await self._open(self.settings, is_5=is_5)
         if self._is_stale:
             # MQTT 3.1.1 has no word for "a new session, and keep it": end the old one first.
             await self._leave()
-            await self._open(version, replace(self.settings, is_durable=False))
+            await self._open(replace(self.settings, is_durable=False), is_5=is_5)
             await self._leave()
             self._is_stale, self._has_wiped = False, True
-            await self._open(version, self.settings)
+            await self._open(self.settings, is_5=is_5)
 
     async def _leave(self) -> None:
         if self._link:
@@ -368,14 +368,14 @@ class Client:
         self._drop()
         self._paho = None
 
-    async def _open(self, version: int, settings: Settings) -> None:
+    async def _open(self, settings: Settings, *, is_5: bool) -> None:
         paho = self._paho
-        if paho is None or paho.version != version:
+        if paho is None or paho.is_5 != is_5:
             from rxflow.mqtt._paho import Paho  # noqa: PLC0415 (a sixth of the time of `import rxflow`)
 
             if self._has_stood:
                 settings = replace(settings, starts_clean=False)
-            paho = self._paho = Paho(settings, version, self, self._open_wire)
+            paho = self._paho = Paho(settings, self, self._open_wire, is_5=is_5)
         self._answer = self._loop.create_future()
         self._loss = self._loop.create_future()
         self._has_worked = self._is_closed = False
@@ -392,14 +392,14 @@ class Client:
         except TimeoutError as error:
             wait = self.settings.answer_timeout
             raise _NoAnswer(f"no answer to CONNECT within {wait:g} s") from error
-        self._spoken = version
+        self._spoke_5 = is_5
 
     def _open_wire(self, tcp: socket.socket) -> Wire:
         """Make the wire of this attempt, on the attempt's thread."""
         if self._is_closing or self._link is None or self._paho is None:
             tcp.close()
             raise ConnectionAbortedError("closed while connecting")
-        self._wire = open_wire(tcp, self.settings, self._link, self._loop, version5=self.is_5)
+        self._wire = open_wire(tcp, self.settings, self._link, self._loop, is_5=self.is_5)
         return self._wire
 
     def _drop(self) -> None:
@@ -441,8 +441,7 @@ class Client:
         if answer.is_refusal:
             self._give_up(self._refusal(answer))
             return
-        is_5 = self._paho is not None and self._paho.version == 5  # noqa: PLR2004 (MQTT 5)
-        if is_5 and answer.session_present and not self.settings.is_durable:  # [MQTT-3.2.2-4]
+        if self.is_5 and answer.session_present and not self.settings.is_durable:  # [MQTT-3.2.2-4]
             self._give_up(_Lost("the broker goes on with a session after a clean start"))
             return
         if self._finds_stale(answer):
@@ -504,9 +503,9 @@ class Client:
     def _refusal(self, answer: Answer) -> Exception:
         # paho gives the codes of MQTT 5 for either version; the wire has seen the broker's own.
         code = self._link.connack_code if self._link else answer.code
-        why = reason_text(code, answer.reason, answer.server, of_3=not self.is_5)
+        why = reason_text(code, answer.reason, answer.server, is_5=self.is_5)
         text = f"{self.settings.address} refused the connection: {why}"
-        if self._paho and code in _PASSING[self._paho.version]:
+        if code in _PASSING[self.is_5]:
             return _Lost(text)
         return ConnectError(text, reason_code=code)
 
@@ -581,7 +580,7 @@ class Client:
     @property
     def is_5(self) -> bool:
         """True on a connection of MQTT 5."""
-        return self._paho is not None and self._paho.version == 5  # noqa: PLR2004 (MQTT 5)
+        return self._paho is not None and self._paho.is_5
 
     @property
     def session_present(self) -> bool:

@@ -155,7 +155,7 @@ class Link:
         wire = self._wire
         if not with_will:
             self._paho.disconnect()
-        elif wire and self._paho.version == 5:  # noqa: PLR2004 (MQTT 5)
+        elif wire and self._paho.is_5:
             wire.send(bytes([DISCONNECT, 2, _WITH_WILL, 0]))
         self.write()
         if with_will and wire and not wire.unsent:
@@ -249,7 +249,7 @@ class Link:
     def _leave(self, code: int) -> None:
         """Close at once; on MQTT 5 say why [4.13]: 3.1.1 has no word that keeps the will."""
         wire = self._wire
-        if wire and self._paho.version == 5:  # noqa: PLR2004 (MQTT 5)
+        if wire and self._paho.is_5:
             self._acknowledge()
             wire.send(bytes([DISCONNECT, 2, code, 0]))
             wire.try_flush()

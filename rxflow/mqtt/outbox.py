@@ -92,7 +92,7 @@ class Limits(NamedTuple):
     """
 
     session_present: bool
-    version5: bool = False
+    is_5: bool = False
     receive_maximum: int = _LAST_ID
     maximum_packet_bytes: int = _LONGEST + 5
     maximum_qos: int = 2
@@ -189,7 +189,7 @@ class Outbox:
         self._limits = limits
         self._window = max(1, min(limits.receive_maximum, MOST_IN_FLIGHT))
         self._longest = _longest(limits.maximum_packet_bytes)
-        self._overhead = [at_qos + limits.version5 for at_qos in (0, 2, 2)]
+        self._overhead = [at_qos + limits.is_5 for at_qos in (0, 2, 2)]
         self._is_limited = limits.maximum_qos < 2 or not limits.keeps_retained  # noqa: PLR2004
         self._topics0.clear()
         self._answers.clear()
@@ -276,7 +276,7 @@ class Outbox:
             outgoing.state = _SENT
             self._in_flight += 1
             out += packet_id.to_bytes(2)
-        if self._limits.version5:
+        if self._limits.is_5:
             out.append(0)  # no properties
         out += outgoing.payload
 
@@ -344,7 +344,7 @@ class Outbox:
 
     def _release(self, packet_id: int, code: int = 0) -> None:
         body = packet_id.to_bytes(2)
-        if code and self._limits.version5:
+        if code and self._limits.is_5:
             body += bytes([code])
         self._answers += bytes([0x62, len(body)]) + body
 

@@ -72,25 +72,25 @@ class MalformedPacketError(ValueError):
         self.code = code
 
 
-def check_packet(first: int, body: bytes, *, version5: bool) -> None:
+def check_packet(first: int, body: bytes, *, is_5: bool) -> None:
     """Refuse a packet that no broker may send, whatever came before it.
 
     Args:
         first: Its first byte: type and flags.
         body: All behind its length.
-        version5: Whether the connection is one of MQTT 5.
+        is_5: Whether the connection is one of MQTT 5.
 
     Raises:
         MalformedPacketError: It says what is wrong.
     """
     kind = first & 0xF0
-    if kind == AUTH and version5:
+    if kind == AUTH and is_5:
         raise MalformedPacketError("AUTH, which nobody asked for", PROTOCOL_ERROR)
-    if kind not in _CHECKS or (kind == DISCONNECT and not version5):
+    if kind not in _CHECKS or (kind == DISCONNECT and not is_5):
         raise MalformedPacketError(f"a packet of type {kind >> 4}", PROTOCOL_ERROR)
     if first & 0x0F != (2 if kind == PUBREL else 0):  # [MQTT-2.1.3-1], [MQTT-2.2.2-2]
         raise MalformedPacketError(f"flags {first & 0x0F} in a packet of type {kind >> 4}")
-    _CHECKS[kind](kind, body, version5)
+    _CHECKS[kind](kind, body, is_5)
 
 
 def _check_id(body: bytes) -> None:
@@ -98,52 +98,52 @@ def _check_id(body: bytes) -> None:
         raise MalformedPacketError("an answer with packet id 0, or without one")
 
 
-def _check_answer(kind: int, body: bytes, version5: bool) -> None:  # noqa: FBT001 (as in `check_packet`)
+def _check_answer(kind: int, body: bytes, is_5: bool) -> None:  # noqa: FBT001 (as in `check_packet`)
     _check_id(body)
     if len(body) > 2:  # noqa: PLR2004 (bytes of a packet id)
-        if not version5:
+        if not is_5:
             raise MalformedPacketError("an answer that is too long")
         _check_reason(kind, body[2])
         if len(body) > 3:  # noqa: PLR2004 (and of the reason)
             _check_end(body, _properties(kind, body, 3))
 
 
-def _check_codes(kind: int, body: bytes, version5: bool) -> None:  # noqa: FBT001 (as in `check_packet`)
+def _check_codes(kind: int, body: bytes, is_5: bool) -> None:  # noqa: FBT001 (as in `check_packet`)
     """SUBACK and UNSUBACK."""
     _check_id(body)
-    at = _properties(kind, body, 2) if version5 else 2
-    if kind == UNSUBACK and not version5:
+    at = _properties(kind, body, 2) if is_5 else 2
+    if kind == UNSUBACK and not is_5:
         _check_end(body, at)
     elif at == len(body):
         raise MalformedPacketError("an answer to SUBSCRIBE or UNSUBSCRIBE without a reason code")
     for code in body[at:]:
-        if not version5 and code not in _GRANTED_3:  # [MQTT-3.9.3-2]
+        if not is_5 and code not in _GRANTED_3:  # [MQTT-3.9.3-2]
             raise MalformedPacketError(f"return code {code:#04x} in SUBACK", PROTOCOL_ERROR)
         _check_reason(kind, code)
 
 
-def _check_connack(kind: int, body: bytes, version5: bool) -> None:  # noqa: FBT001 (as in `check_packet`)
+def _check_connack(kind: int, body: bytes, is_5: bool) -> None:  # noqa: FBT001 (as in `check_packet`)
     if len(body) < 2:  # noqa: PLR2004 (flags and code)
         raise MalformedPacketError("CONNACK cut off")
     if body[0] > 1:  # [MQTT-3.2.2-1]
         raise MalformedPacketError(f"flags {body[0]} in CONNACK")
-    if not version5 or (len(body) == 2 and body[1] in _OLD_REFUSALS):  # noqa: PLR2004
+    if not is_5 or (len(body) == 2 and body[1] in _OLD_REFUSALS):  # noqa: PLR2004
         _check_end(body, 2)
         return
     _check_reason(kind, body[1])
     _check_end(body, _properties(kind, body, 2))
 
 
-def _check_disconnect(kind: int, body: bytes, version5: bool) -> None:  # noqa: FBT001
-    del version5
+def _check_disconnect(kind: int, body: bytes, is_5: bool) -> None:  # noqa: FBT001
+    del is_5
     if body:
         _check_reason(kind, body[0])
     if len(body) > 1:
         _check_end(body, _properties(kind, body, 1))
 
 
-def _check_pingresp(kind: int, body: bytes, version5: bool) -> None:  # noqa: FBT001
-    del kind, version5
+def _check_pingresp(kind: int, body: bytes, is_5: bool) -> None:  # noqa: FBT001
+    del kind, is_5
     _check_end(body, 0)
 
 

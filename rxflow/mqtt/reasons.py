@@ -56,16 +56,16 @@ _OF_3: Final = {
 }
 
 
-def reason_text(code: int, reason: str = "", server: str = "", *, of_3: bool = False) -> str:
+def reason_text(code: int, reason: str = "", server: str = "", *, is_5: bool = True) -> str:
     """A reason code in words, with what the broker added, made printable.
 
     Args:
         code: As the broker sent it.
         reason: Its reason string.
         server: Its server reference: the address of another broker.
-        of_3: True for the return code of a CONNACK of MQTT 3.1.1.
+        is_5: False for the return code of a CONNACK of MQTT 3.1.1.
     """
-    name = (_OF_3 if of_3 else _NAMES).get(code, "unknown")
+    name = (_NAMES if is_5 else _OF_3).get(code, "unknown")
     text = f"{name} (reason code {code})"
     if reason:
         text = f"{text}: {printable(reason)}"

@@ -97,31 +97,13 @@ class Receiver(Protocol):
         ...
 
 
-class Plain:
-    """A TCP socket as a `Stream`."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self.recv = sock.recv
-        self.send = sock.send
-        self.close = sock.close
-        self.fileno = sock.fileno
-        self.settimeout = sock.settimeout
-
-    def pending(self) -> int:
-        return 0
-
-    def do_handshake(self) -> None:
-        return
-
-
 class Wire:
     """paho's socket, and our way past it. Used by one thread; the heartbeat may ping and flush.
 
     Args:
         stream: What carries the bytes.
         receiver: Who gets the messages.
-        version5: True on MQTT 5, whose PUBLISH has properties.
+        is_5: True on MQTT 5, whose PUBLISH has properties.
         max_packet_bytes: Of a PUBLISH that is larger only the topic is kept; any other packet that
             is larger is a protocol error.
         now: The clock for `received_at`.
@@ -133,14 +115,14 @@ class Wire:
         stream: Stream,
         receiver: Receiver,
         *,
-        version5: bool,
+        is_5: bool,
         max_packet_bytes: int,
         now: Callable[[], datetime],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
         self._receiver = receiver
-        self._version5 = version5
+        self._version5 = is_5
         self._max_packet_bytes = max_packet_bytes
         self._now = now
         self._clock = clock
@@ -316,7 +298,7 @@ class Wire:
         receiver, topics, largest = self._receiver, self._topics, self._max_packet_bytes
         ledger, limit, on_next = receiver.ledger, receiver.max_pending, receiver.on_next
         received_at = self._now()
-        version5 = self._version5
+        is_5 = self._version5
         new, enqueue = object.__new__, ledger.queue.append
         most = receiver.max_pending_bytes
         heavy = min(largest, most // limit)  # so many that are lighter are within `most` anyway
@@ -375,7 +357,7 @@ class Wire:
                 at = stop
                 if after > stop:
                     raise MalformedPacketError("a PUBLISH shorter than its own topic")
-                if version5:
+                if is_5:
                     if after < stop and data[after] == 0:
                         properties = NONE
                         after += 1
@@ -515,7 +497,7 @@ class Wire:
         if first not in ANSWERS or data[at + 1] != 2:  # noqa: PLR2004 (by far the most: an id)
             while data[start - 1] > 127:  # noqa: PLR2004 (the continuation bit)
                 start += 1
-            check_packet(first, data[start:stop], version5=self._version5)
+            check_packet(first, data[start:stop], is_5=self._version5)
         elif not (data[start] or data[start + 1]):
             raise MalformedPacketError("an answer with packet id 0")
         if kind == _PUBREL:

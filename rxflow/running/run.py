@@ -264,9 +264,7 @@ class _Run:
     def _abandon(self) -> None:
         """From now on acknowledge only what every sink has stored."""
         for source in self._context.sources:
-            ledger = source.ledger
-            ledger.abandon()
-            ledger.needed = max(ledger.needed, len(self._lives))
+            source.ledger.abandon(len(self._lives))
 
     # -- ending ---------------------------------------------------------------------------------
 

@@ -278,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _connect(self, *, has_session: bool) -> None:
         self.stream = Stream()
-        self.wire = Wire(self.stream, self, version5=False, max_packet_bytes=1000, now=lambda: NOW)
+        self.wire = Wire(self.stream, self, is_5=False, max_packet_bytes=1000, now=lambda: NOW)
         self.stream.incoming += self.sender.connect(has_session=has_session)
         self.ledger.connected(session_present=has_session)
         self._exchange()

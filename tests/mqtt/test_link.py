@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 from rxflow.delivery import Ledger
 from rxflow.mqtt.link import Link
-from rxflow.mqtt.wire import Plain, Wire
+from rxflow.mqtt.transport import Plain
+from rxflow.mqtt.wire import Wire
 
 
 class Paho:
     """What a link asks of paho, without paho."""
 
-    version = 5
+    is_5 = True
 
     def __init__(self) -> None:
         self.wire = None
@@ -63,7 +64,7 @@ def test_nothing_leaves_behind_disconnect_however_late_it_is_ready():
         paho.wire = Wire(
             Plain(ours),
             link,
-            version5=True,
+            is_5=True,
             max_packet_bytes=1000,
             now=lambda: datetime.now(UTC),
         )

@@ -17,8 +17,8 @@ from rxflow.testing.broker.packets import PUBREL
 
 FRESH = Limits(session_present=False)
 KEPT = Limits(session_present=True)
-FRESH5 = Limits(session_present=False, version5=True)
-KEPT5 = Limits(session_present=True, version5=True)
+FRESH5 = Limits(session_present=False, is_5=True)
+KEPT5 = Limits(session_present=True, is_5=True)
 
 
 def outgoing(payload, qos=1, *, topic="a", retain=False):
@@ -35,7 +35,7 @@ def connected(*payloads, qos=1, limits=FRESH):
 
 def sent(outbox, *, room=1 << 20):
     """What it sends now: of PUBLISH payload, packet id and whether DUP is set; of PUBREL the id."""
-    version = 5 if outbox._limits.version5 else 4
+    version = 5 if outbox._limits.is_5 else 4
     found = []
     for first, body in packets.whole(outbox.packets(0, room)):
         if first & 0xF0 == PUBREL:
@@ -435,13 +435,13 @@ class Receiver:
                 number = self.pending.pop(packet_id, None)
                 if number is not None and not self.at_once:
                     self.delivered.append(number)
-                unknown = number is None and self.limits.version5
+                unknown = number is None and self.limits.is_5
                 self.answers.append((PUBCOMP, packet_id, b"\x92" * unknown))
             else:
                 self.publish(first, body, refuse)
 
     def publish(self, first, body, refuse):
-        publish = packets.read_publish(first, body, 5 if self.limits.version5 else 4)
+        publish = packets.read_publish(first, body, 5 if self.limits.is_5 else 4)
         number, packet_id = int(publish.payload), publish.packet_id
         assert not self.seen or number > self.seen[-1], "out of order on this connection"
         self.seen.append(number)
@@ -455,7 +455,7 @@ class Receiver:
         self.sending[packet_id] = number
         self.owed.add(packet_id)
         assert len(self.owed) <= self.limits.receive_maximum
-        code = b"\x87" if refuse(number) and self.limits.version5 else b""
+        code = b"\x87" if refuse(number) and self.limits.is_5 else b""
         if code:
             self.declined.add(number)
         if publish.qos == 1:
@@ -511,13 +511,13 @@ class Publishing(RuleBasedStateMachine):
                 self.bad.add(number)
             self.outbox.add(outgoing(b"%d" % number, qos))
 
-    @rule(kept=st.booleans(), version5=st.booleans(), window=st.sampled_from([1, 2, 3, 65_535]))
+    @rule(kept=st.booleans(), is_5=st.booleans(), window=st.sampled_from([1, 2, 3, 65_535]))
     @precondition(lambda self: not self.is_up)
-    def connect(self, kept, version5, window):
+    def connect(self, kept, is_5, window):
         kept = kept and not self.is_first
         self.losses += not (kept or self.is_first)
         self.is_first = False
-        limits = Limits(session_present=kept, version5=version5, receive_maximum=window)
+        limits = Limits(session_present=kept, is_5=is_5, receive_maximum=window)
         self.receiver.begin(limits=limits)
         self.kernel.clear()
         self.flying.clear()
@@ -560,7 +560,7 @@ class Publishing(RuleBasedStateMachine):
     @rule(
         has_arrived=st.booleans(),
         kept=st.booleans(),
-        version5=st.booleans(),
+        is_5=st.booleans(),
         window=st.sampled_from([1, 2, 3, 65_535]),
     )
     @precondition(lambda self: self.is_up)
@@ -584,7 +584,7 @@ class Publishing(RuleBasedStateMachine):
 
     def teardown(self):
         if not self.is_up:
-            self.connect(kept=True, version5=True, window=2)
+            self.connect(kept=True, is_5=True, window=2)
         for _ in range(10_000):
             if not (self.outbox.unsettled or self.flying or self.receiver.answers):
                 break

@@ -14,7 +14,7 @@ from rxflow.mqtt.packets import MalformedPacketError, check_packet
 SAID = properties((0x1F, "why\ufeff"), (0x26, ("k", "")), (0x26, ("k", "v")))
 
 
-@pytest.mark.parametrize("version5", [False, True])
+@pytest.mark.parametrize("is_5", [False, True])
 @pytest.mark.parametrize(
     ("first", "body"),
     [
@@ -23,8 +23,8 @@ SAID = properties((0x1F, "why\ufeff"), (0x26, ("k", "")), (0x26, ("k", "v")))
         (0x20, b"\0\1"),  # a broker of 3.1.1 that was asked in MQTT 5
     ],
 )
-def test_what_both_versions_have_is_taken(version5, first, body):
-    check_packet(first, body, version5=version5)
+def test_what_both_versions_have_is_taken(is_5, first, body):
+    check_packet(first, body, is_5=is_5)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_both_versions_have_is_taken(version5, first, body):
     ],
 )
 def test_what_3_1_1_has_is_taken(first, body):
-    check_packet(first, body, version5=False)
+    check_packet(first, body, is_5=False)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_what_3_1_1_has_is_taken(first, body):
     ],
 )
 def test_what_mqtt_5_has_is_taken(first, body):
-    check_packet(first, body, version5=True)
+    check_packet(first, body, is_5=True)
 
 
 @pytest.mark.parametrize(
-    ("first", "body", "code", "version5"),
+    ("first", "body", "code", "is_5"),
     [
         (0x00, b"", 0x82, True),
         (0x10, b"", 0x82, True),
@@ -107,13 +107,13 @@ def test_what_mqtt_5_has_is_taken(first, body):
         (0xE0, b"\x8b" + properties((0x11, 1)), 0x82, True),
     ],
 )
-def test_what_no_broker_may_send_is_refused_with_its_code(first, body, code, version5):
+def test_what_no_broker_may_send_is_refused_with_its_code(first, body, code, is_5):
     with pytest.raises(MalformedPacketError) as caught:
-        check_packet(first, body, version5=version5)
+        check_packet(first, body, is_5=is_5)
     assert caught.value.code == code
 
 
 @given(st.integers(0, 255), st.binary(max_size=40), st.booleans())
-def test_any_bytes_are_a_packet_or_malformed(first, body, version5):
+def test_any_bytes_are_a_packet_or_malformed(first, body, is_5):
     with contextlib.suppress(MalformedPacketError):
-        check_packet(first, body, version5=version5)
+        check_packet(first, body, is_5=is_5)

@@ -12,7 +12,8 @@ from scripted import packet, publish
 
 from rxflow.message import Message
 from rxflow.mqtt.topics import check_topic
-from rxflow.mqtt.wire import MalformedPacketError, Plain, Wire
+from rxflow.mqtt.transport import Plain
+from rxflow.mqtt.wire import MalformedPacketError, Wire
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -42,7 +43,7 @@ class Receiver:
 class Pair:
     """A wire, and the socket of its peer."""
 
-    def __init__(self, *, version5: bool = False, is_accepted: bool = True, **limits: int) -> None:
+    def __init__(self, *, is_5: bool = False, is_accepted: bool = True, **limits: int) -> None:
         ours, self.peer = socket.socketpair()
         ours.settimeout(0)
         self.now = 0.0
@@ -50,7 +51,7 @@ class Pair:
         self.wire = Wire(
             Plain(ours),
             self.receiver,
-            version5=version5,
+            is_5=is_5,
             max_packet_bytes=100_000,
             now=lambda: NOW,
             clock=lambda: self.now,
@@ -146,14 +147,14 @@ def test_a_malformed_packet_is_refused(pair, data, why):
     ids=["cut off", "format 2", "half a user property", "topic alias", "endless length"],
 )
 def test_malformed_properties_are_refused(properties):
-    pair = Pair(version5=True)
+    pair = Pair(is_5=True)
     with pytest.raises(MalformedPacketError):
         pair.feed(packet(0x30, b"\0\1a" + properties))
     pair.close()
 
 
 def test_properties_of_mqtt_5_are_read():
-    pair = Pair(version5=True)
+    pair = Pair(is_5=True)
     user = b"\x26\0\1k\0\1v"
     (message,) = pair.feed(packet(0x30, b"\0\1a" + bytes([len(user)]) + user + b"payload"))
     assert message.properties.user == (("k", "v"),)

@@ -22,7 +22,8 @@ from scripted import packet
 
 from rxflow.delivery import Ledger
 from rxflow.mqtt.topics import check_topic
-from rxflow.mqtt.wire import MalformedPacketError, Plain, Wire
+from rxflow.mqtt.transport import Plain
+from rxflow.mqtt.wire import MalformedPacketError, Wire
 
 LARGEST = 500
 """The wire's `max_packet_bytes`; paho has no such bound."""
@@ -76,14 +77,14 @@ class Result(NamedTuple):
     """Why it went no further; empty if it did not stop."""
 
 
-def decoded_by_the_wire(data: bytes, cuts: list[int], *, version5: bool) -> Result:
+def decoded_by_the_wire(data: bytes, cuts: list[int], *, is_5: bool) -> Result:
     ours, peer = socket.socketpair()
     ours.settimeout(0)
     receiver = Receiver()
     wire = receiver.wire = Wire(
         Plain(ours),
         receiver,
-        version5=version5,
+        is_5=is_5,
         max_packet_bytes=LARGEST,
         now=lambda: datetime(2026, 1, 2, tzinfo=UTC),
     )
@@ -154,8 +155,8 @@ class Receiver:
 class Paho(paho.Client):
     """paho's framing and decoding; what is stricter than paho whatever the packet is added here."""
 
-    def __init__(self, data: bytes, *, version5: bool) -> None:
-        protocol = paho.MQTTv5 if version5 else paho.MQTTv311
+    def __init__(self, data: bytes, *, is_5: bool) -> None:
+        protocol = paho.MQTTv5 if is_5 else paho.MQTTv311
         super().__init__(CallbackAPIVersion.VERSION2, protocol=protocol)
         self._data = data
         self._at = 0
@@ -268,12 +269,12 @@ topics = st.sampled_from(["a", "a/b", "é", "", "a/#", "+", "a\0", "\ud800", "\u
 
 
 @st.composite
-def publishes(draw, *, version5: bool) -> bytes:
+def publishes(draw, *, is_5: bool) -> bytes:
     flags = draw(st.integers(0, 15))
     body = draw(topics)
     if flags & 6:
         body += draw(st.sampled_from([0, 1, 2, 65_535])).to_bytes(2)
-    if version5:
+    if is_5:
         fields = b"".join(draw(st.lists(properties, max_size=3)))
         body += bytes([min(len(fields) + draw(st.sampled_from([0, 0, 0, 1, -1])), 127) & 127])
         body += fields
@@ -300,9 +301,9 @@ others = st.sampled_from(
 
 
 @st.composite
-def streams(draw, *, version5: bool) -> bytes:
+def streams(draw, *, is_5: bool) -> bytes:
     """Packets, sound for the most part, then perhaps a few bytes changed."""
-    parts = st.one_of(publishes(version5=version5), publishes(version5=version5), others)
+    parts = st.one_of(publishes(is_5=is_5), publishes(is_5=is_5), others)
     data = bytearray(b"".join(draw(st.lists(parts, max_size=6))))
     for _ in range(draw(st.sampled_from([0, 0, 1, 3])) if data else 0):
         data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
@@ -324,9 +325,9 @@ SIZE = settings(
 )
 
 
-def check(data: bytes, where: list[int], *, version5: bool) -> None:
-    ours = decoded_by_the_wire(data, where, version5=version5)
-    theirs = Paho(data, version5=version5).result()
+def check(data: bytes, where: list[int], *, is_5: bool) -> None:
+    ours = decoded_by_the_wire(data, where, is_5=is_5)
+    theirs = Paho(data, is_5=is_5).result()
     both = min(len(ours.seen), len(theirs.seen))
     assert ours.seen[:both] == theirs.seen[:both]
     if "U+FEFF" in theirs.refusal:  # [MQTT-1.5.4-3] says what it means, and that it may be there
@@ -341,40 +342,40 @@ def check(data: bytes, where: list[int], *, version5: bool) -> None:
 
 
 @SIZE
-@given(streams(version5=False), cuts)
+@given(streams(is_5=False), cuts)
 @example(packet(0x30, b"\0\1a"), [])
 @example(packet(0x32, b"\0\1a\0\1"), [3])
 @example(packet(0x34, text("a") + b"\0\1") * 2, [])
 @example(packet(0x34, text("a") + b"\0\1x") + packet(0x34, text("a") + b"\0\1y"), [])
 def test_the_wire_and_paho_agree_on_3_1_1(data, where):
-    check(data, where, version5=False)
+    check(data, where, is_5=False)
 
 
 @SIZE
-@given(streams(version5=True), cuts)
+@given(streams(is_5=True), cuts)
 @example(packet(0x30, b"\0\1a\0"), [])
 @example(packet(0x30, b"\0\1a"), [])
 @example(RELEASED, [])
 @example(packet(0x32, b"\0\1a\0\1\x80\x00"), [])
 @example(packet(0x30, text("a") + b"\x06\x03\0\3\xef\xbb\xbf"), [])
 def test_the_wire_and_paho_agree_on_5(data, where):
-    check(data, where, version5=True)
+    check(data, where, is_5=True)
 
 
 @SIZE
 @given(st.binary(max_size=60), cuts, st.booleans())
-def test_the_wire_and_paho_agree_on_any_bytes(data, where, version5):
-    check(b"\x30" + data, where, version5=version5)
+def test_the_wire_and_paho_agree_on_any_bytes(data, where, is_5):
+    check(b"\x30" + data, where, is_5=is_5)
 
 
-@pytest.mark.parametrize("version5", [False, True])
-def test_a_decoder_that_forgets_where_it_was_is_found_out(version5, monkeypatch):
+@pytest.mark.parametrize("is_5", [False, True])
+def test_a_decoder_that_forgets_where_it_was_is_found_out(is_5, monkeypatch):
     def forgetful(self) -> list[bytes]:
         self._data, self._at = b"", 0
         return chunks(self)
 
     chunks = Wire._chunks
     monkeypatch.setattr(Wire, "_chunks", forgetful)
-    data = packet(0x30, text("a") + b"\0" * version5 + b"1") * 2
+    data = packet(0x30, text("a") + b"\0" * is_5 + b"1") * 2
     with pytest.raises(AssertionError):
-        check(data, [3, 8], version5=version5)
+        check(data, [3, 8], is_5=is_5)
