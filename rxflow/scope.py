@@ -140,15 +140,23 @@ class Scope:
         """True while an operator that feeds it, or anything within it, has not ended.
 
         Args:
-            is_patient: One that has nothing yet counts while streams above it are at work.
+            is_patient: One that has nothing yet counts while streams above it are at work; while
+                something above it holds items it counts anyway.
         """
         self._feeders = {holder for holder in self._feeders if not holder.is_over}
         return any(
             (inner := holder.inner)
             and inner.is_over
-            and (holder.is_waiting or (is_patient and inner.is_at_work))
+            and (holder.is_waiting or inner.is_holding or (is_patient and inner.is_at_work))
             for holder in self._feeders
         ) or any(scope.is_fed(is_patient=is_patient) for scope in self._inner())
+
+    @property
+    def is_holding(self) -> bool:
+        """True while an operator within it has something that only its end brings out."""
+        return any(holder.is_waiting for holder in self._holders.values()) or any(
+            scope.is_holding for scope in self._inner()
+        )
 
     def work(self) -> object:
         """A stream made of a message begins; its key is for `worked`."""

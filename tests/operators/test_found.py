@@ -116,6 +116,16 @@ LEFT = {
         ),
         4.1,
     ),
+    "a share within groups that begin at the end, behind what holds": (
+        "-a---",
+        (
+            ops.take_last(9),
+            ops.group_by(lambda _: 0),
+            ops.flat_map(lambda g: g.pipe(ops.delay(9.0), both([ops.share()]))),
+            ops.share(),
+        ),
+        4.1,
+    ),
     "concat_map, delay": ("-a-b-", (ops.slice(-4, None), ops.concat_map(one), ops.delay(2.9)), 9),
     "concat_map, to_list": ("-a-b-", (ops.slice(-4, None), ops.concat_map(one), ops.to_list()), 9),
     "replay with a mapper": (
