@@ -20,7 +20,7 @@ from rxflow.properties import Properties
 from rxflow.running.pipeline import Pipeline
 from rxflow.running.report import Report
 from rxflow.running.run import run, run_async
-from rxflow.sinks import JsonLinesSink, JsonSink, read_rows
+from rxflow.sinks import DurableSink, JsonLinesSink, JsonSink, read_rows
 
 __all__ = [
     "Batch",
@@ -28,6 +28,7 @@ __all__ = [
     "ConnectError",
     "Connected",
     "DecodeError",
+    "DurableSink",
     "Flow",
     "JsonLinesSink",
     "JsonSink",

@@ -36,7 +36,7 @@ def counted(path):
     """The packet ids of the messages that the next process will take for stored."""
     file = DurableFile(path, ARRAY, "append", None)
     file.open()
-    ids = [packet_id for session in file.inflight._sessions.values() for packet_id in session.ids]
+    ids = [packet_id for ids in file.inflight._ids.values() for packet_id in ids]
     file.close()
     return ids
 

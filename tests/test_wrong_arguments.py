@@ -205,6 +205,12 @@ TABLE: dict[str, dict[str, Any]] = {
     },
     "Flow.named": {"made": OURS, "operator": OURS},
     "JsonLinesSink": FILE_SINK,
+    "DurableSink": {
+        "store": [None, 5, "rows.db", JsonSink, OBJECT],
+        "name": [5, b"x", ""],
+        "encode": FUNCTION,
+        "rejected": OBSERVER,
+    },
     "JsonSink": FILE_SINK,
     "Message": same(
         "topic payload qos retain duplicate properties received_at delivery",
@@ -361,8 +367,9 @@ TABLE: dict[str, dict[str, Any]] = {
     **{
         f"{sink}.{name}": same(names.split(), STREAM if name[:3] == "on_" else OURS)
         for sink, methods in {
-            "JsonSink": "on_next on_error attach forget release",
-            "JsonLinesSink": "on_next on_error attach forget release",
+            "JsonSink": "on_next on_error",
+            "JsonLinesSink": "on_next on_error",
+            "DurableSink": "on_next on_error",
             "MqttSink": "on_next on_error oversized connected warn subscribed disconnected failed "
             "raised admit",
         }.items()

@@ -24,10 +24,9 @@ from rxflow.mqtt.options import ConnectionOptions, Options, check_publishable, t
 from rxflow.mqtt.outbox import Outbox, Outgoing, head_of
 from rxflow.mqtt.topics import check_topic
 from rxflow.process.environment import running_loop
-from rxflow.process.forked import tell_in_child
 from rxflow.process.read_pass import on_its_way, soon
-from rxflow.rejection import rejection
-from rxflow.sinks import rows as item
+from rxflow.sinks.rows import is_batch
+from rxflow.sinks.shell import Shell
 
 _ONE_DAY: Final = 86_400
 _MOST_TOPICS: Final = 10_000  # whose bytes are remembered
@@ -46,7 +45,7 @@ class _Unless(float):
 _DRAIN_SECONDS: Final = _Unless(5.0)
 
 
-class MqttSink(abc.ObserverBase[Any]):
+class MqttSink(Shell):
     """Publishes each item it is given: a message's payload, or a plain value.
 
     Bytes go as they are, everything else as JSON; of a batch, each message. A message is stored, as
@@ -99,17 +98,11 @@ class MqttSink(abc.ObserverBase[Any]):
         _check("topic", topic, check_publishable)
         _check("qos", qos, _check_qos)
         _check("retain", retain, _check_retain)
-        arguments.observer("rejected", rejected)
+        super().__init__(str(self._place), rejected)
         self._topic = topic
         self._qos = qos
         self._retain = retain
-        self.rejected = rejected
         self._drain_seconds = drain_timeout
-        self.is_program = False
-        self.on_plain: Callable[[bool], object] | None = None  # set by a run, see `FileSink`
-        self.failure: SinkError | None = None
-        self.error: Exception | None = None
-        self.on_failure: Callable[[SinkError], object] | None = None
         self.rows = 0
         self.commits = self.bytes = 0  # of files, which this sink has none of
         self._log = PerSecond("published {events} more messages in {seconds} s")
@@ -131,16 +124,15 @@ class MqttSink(abc.ObserverBase[Any]):
         self._waiters = 0  # those that will be told of a failure
         # For other threads than the loop's:
         self._lock = threading.Lock()  # of `_loop` while it is chosen, of `_given` and `_is_over`
-        self._aside_lock = threading.Lock()
         self._given: deque[Outgoing] = deque()
         self._has_room = threading.Event()
         self._has_room.set()
         self._has_closed = threading.Event()
-        tell_in_child(self)
 
     def forked(self) -> None:
         """In a forked child: a sink that was in use belongs to the parent, its loop and all."""
-        self._lock, self._aside_lock = threading.Lock(), threading.Lock()
+        super().forked()
+        self._lock = threading.Lock()
         if self._loop is None:
             return
         self._has_room = threading.Event()
@@ -187,9 +179,9 @@ class MqttSink(abc.ObserverBase[Any]):
         """
         if self.failure or self._is_over:
             error = self.failure or self._too_late()
-            _disown(value, error)
+            self._disown(value, error)
             raise error.with_traceback(None)
-        for each in value if item.is_batch(value) else (value,):
+        for each in value if is_batch(value) else (value,):
             try:
                 outgoing = self._outgoing(each)
             except Exception as error:  # noqa: BLE001 (of a function of the user's, too)
@@ -270,10 +262,8 @@ class MqttSink(abc.ObserverBase[Any]):
             await asyncio.wait([self._closing])
 
     def _outgoing(self, value: Any) -> Outgoing:
-        if isinstance(value, Message):
-            payload, delivery = value.payload, value.delivery
-        else:
-            payload, delivery = value, self._delivery_of_plain()
+        message: Message[Any] = value if isinstance(value, Message) else self._enveloped(value)
+        payload = message.payload
         topic, qos, retain = self._topic, self._qos, self._retain
         if callable(topic):
             topic = topic(value)
@@ -292,14 +282,7 @@ class MqttSink(abc.ObserverBase[Any]):
             is_raw = isinstance(payload, bytes | bytearray | memoryview)
             payload = bytes(payload) if is_raw else codec.compact(codec.encode(payload))
         kept = value if self.rejected is not None else None
-        return Outgoing(topic, head, payload, qos, retain, delivery, kept)
-
-    def _delivery_of_plain(self) -> Token | None:
-        """That of the message on its way, which a value without an envelope was made of."""
-        made_of: Message[Any] | None = on_its_way()
-        if self.on_plain is not None:
-            self.on_plain(made_of is not None)
-        return made_of.delivery if made_of else None
+        return Outgoing(topic, head, payload, qos, retain, message.delivery, kept)
 
     def _head(self, topic: str) -> bytes:
         check_publishable(topic)
@@ -314,7 +297,7 @@ class MqttSink(abc.ObserverBase[Any]):
         if self.rejected is not None:
             message = value if isinstance(value, Message) else _message_of_plain(value)
             try:
-                self._set_aside(message, text)
+                self._reject(message, text)
             except Exception as cause:  # noqa: BLE001 (the failure names it)
                 error, text = cause, f"nor be set aside: {cause}"
             else:
@@ -322,14 +305,9 @@ class MqttSink(abc.ObserverBase[Any]):
         topic = f" of topic {printable(value.topic)!r}" if isinstance(value, Message) else ""
         failure = SinkError(f"{self._place}: an item{topic} can't be published: {text}")
         failure.__cause__ = error
-        _disown(whole, failure)
+        self._disown(whole, failure)
         self._fail(failure, is_told=True)
         raise failure
-
-    def _set_aside(self, message: Message[Any], text: str) -> None:
-        if self.rejected is not None:
-            with self._aside_lock:  # items come from threads, refusals from the loop
-                self.rejected.on_next(rejection(message, text))
 
     def _too_late(self) -> SinkError:
         return SinkError(f"{self._place}: this sink is closed; make a new one to publish more")
@@ -600,7 +578,7 @@ class MqttSink(abc.ObserverBase[Any]):
                 else Message(outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retain)
             )
             try:
-                self._set_aside(message.with_delivery(handed), text)
+                self._reject(message.with_delivery(handed), text)
             except Exception as error:  # noqa: BLE001 (the failure names it)
                 text = f"{text}; nor can it be set aside: {error}"
             else:
@@ -701,12 +679,6 @@ def _message_of_plain(value: Any) -> Message[Any]:
     """A value without an envelope, in that of the message on its way, if there is one."""
     made_of: Message[Any] | None = on_its_way()
     return made_of.with_payload(value) if made_of else Message("", value)
-
-
-def _disown(value: Any, failure: SinkError) -> None:
-    """Say of each message that it was not published, before anybody lets go of it."""
-    for token in item.tokens(value):
-        token.fail(failure)
 
 
 def _check(name: str, value: Any, check: Callable[[Any], None]) -> None:

@@ -39,12 +39,17 @@ class Surroundings:
         """Do what blocks on a daemon thread, so that nothing waits for a dead host."""
         threading.Thread(target=work, name=name, daemon=True).start()
 
-    def worker(self, name: str) -> Works:
+    def worker(self, name: str, store: object = None) -> Works:
         """One daemon thread that does what it is given in order; who asks for it ends it.
+
+        Args:
+            name: Of the thread.
+            store: Into which it writes, if it does: a marble test has one that is slow.
 
         Raises:
             RuntimeError: The interpreter is shutting down.
         """
+        del store
         return Worker(name)
 
     def watch(self, link: Beating) -> None:

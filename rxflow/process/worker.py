@@ -25,15 +25,33 @@ _Job = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Works(Protocol):
-    """Does what it is given, in order."""
+    """Does what it is given, in order.
+
+    Attributes:
+        at_once: A loop may wait a millisecond for so many rows at most.
+    """
+
+    at_once: int
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> object:
         """Have it done behind what was submitted before."""
         ...
 
+    def wait(self, under_way: threading.Lock, seconds: float) -> bool:
+        """Wait so long until something that was submitted has released this; True if it has."""
+        ...
+
     def end(self, seconds: float) -> None:
         """End once all is done, and wait so long for that."""
         ...
+
+
+def has_ended(under_way: threading.Lock, seconds: float) -> bool:
+    """Wait so long for a lock that is held until something is done; True if it is."""
+    if under_way.acquire(timeout=seconds):
+        under_way.release()
+        return True
+    return False
 
 
 class Errand(Generic[T]):
@@ -73,6 +91,8 @@ class Worker:
         RuntimeError: The interpreter is shutting down.
     """
 
+    at_once = 8
+
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=_run, args=(self._jobs,), name=name, daemon=True)
@@ -84,6 +104,9 @@ class Worker:
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> None:
         """Have it done behind what was submitted before."""
         self._jobs.put((fn, args))
+
+    def wait(self, under_way: threading.Lock, seconds: float) -> bool:
+        return has_ended(under_way, seconds)
 
     def end(self, seconds: float) -> None:
         """End the thread once all is done, and wait so long for that."""

@@ -1,14 +1,15 @@
-"""Where pipelines end: files that miss nothing acknowledged.
+"""Where pipelines end: sinks that miss nothing acknowledged.
 
-From the disk up: `layout` says how rows stand in a file, `tear` tells what a crash left from what
-somebody else wrote, `place` opens and locks, `durable` commits; `group` gathers what arrives during
-a commit, `item` makes rows of items, `observer` is what Rx sees, and `files` what users make.
-`reading` reads back.
+`contracts` says what a store is; `shell` how a sink takes an item, refuses one and fails;
+`group_commit` gathers what arrives during a commit, `receipts` has QoS 2 messages stored once only,
+and `sink` is the `DurableSink` that they make. `file` is the store of `JsonSink` and
+`JsonLinesSink`.
 """
 
 from __future__ import annotations
 
 from rxflow.sinks.file.json import JsonLinesSink, JsonSink
 from rxflow.sinks.file.reading import read_rows
+from rxflow.sinks.sink import DurableSink
 
-__all__ = ["JsonLinesSink", "JsonSink", "read_rows"]
+__all__ = ["DurableSink", "JsonLinesSink", "JsonSink", "read_rows"]

@@ -9,12 +9,19 @@ by its selector takes as long as such a disk does.
 from __future__ import annotations
 
 import threading
-from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
+from asyncio import (
+    AbstractEventLoop,
+    CancelledError,
+    Task,
+    TimerHandle,
+    get_running_loop,
+    new_event_loop,
+)
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from rxflow.delivery import Account, Token
 from rxflow.errors import SinkError
@@ -22,12 +29,12 @@ from rxflow.process.disk import LASTS, PATIENCE, lasting, waiting_for
 from rxflow.process.environment import surroundings_of
 from rxflow.process.forked import tell_in_child
 from rxflow.process.read_pass import soon, under_way
-from rxflow.process.worker import Errand, Works
+from rxflow.process.worker import Errand, Works, has_ended
 
 T = TypeVar("T")
 
-Write = Callable[[list[bytes], list[Token | None]], None]
-"""Makes rows durable, or raises SinkError; a token or None for each row, as evidence only."""
+Write = Callable[[list[Any], list[Token | None]], Awaitable[None] | None]
+"""Makes rows durable, or raises; a token or None for each row, as evidence only."""
 
 
 class Lasts(Protocol):
@@ -39,10 +46,10 @@ class Lasts(Protocol):
 
 
 _MAX_QUEUED: Final = 10_000
+_MOST_WAITING: Final = 100_000  # rows, where nothing can wait for room
 _MAX_LARGE_BYTES: Final = 32 * 1024 * 1024
 _LARGE: Final = _MAX_LARGE_BYTES // _MAX_QUEUED
 _FEW: Final = 64
-_AT_ONCE: Final = 8
 _QUICK: Final = 0.001  # seconds of a commit
 _AGAIN: Final = 30.0  # seconds after which it is said again that a commit lasts
 
@@ -50,35 +57,45 @@ _AGAIN: Final = 30.0  # seconds after which it is said again that a commit lasts
 class Commit:
     """One commit on its way: its rows, the tokens behind them, and how it went."""
 
-    __slots__ = ("error", "is_awaited", "rows", "timer", "tokens", "under_way")
+    __slots__ = ("error", "is_awaited", "rows", "task", "timer", "tokens", "under_way")
 
-    def __init__(self, rows: list[bytes], tokens: list[Token | None]) -> None:
+    def __init__(self, rows: list[Any], tokens: list[Token | None]) -> None:
         self.rows = rows
         self.tokens = tokens
         self.error: SinkError | None = SinkError("the commit was interrupted")
         self.is_awaited = False  # by the loop, which needs not be told of the end
         self.timer: TimerHandle | None = None
+        self.task: Task[None] | None = None
         self.under_way = threading.Lock()  # held until it is done
         self.under_way.acquire()
 
-    def run(self, write: Write) -> None:
+    def write(self, write: Write) -> None:
         """Write, and keep the error, if any, for the thread that settles this."""
         try:
-            self.write(write)
-        finally:
-            self.under_way.release()
-
-    def write(self, write: Write) -> None:
-        """The same, without saying that it is done."""
-        try:
             write(self.rows, self.tokens)
-        except SinkError as error:
-            self.error = error
         except Exception as error:  # noqa: BLE001 (a worker has nobody to raise to)
-            self.error = SinkError(f"the commit failed: {error!r}")
-            self.error.__cause__ = error
+            self._failed(error)
         else:
             self.error = None
+
+    async def write_here(self, write: Write) -> None:
+        """Likewise, on the loop: what `write` returns is awaited."""
+        try:
+            await cast("Awaitable[None]", write(self.rows, self.tokens))
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 (likewise)
+            self._failed(error)
+        else:
+            self.error = None
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, SinkError):
+            self.error = error
+            return
+        rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows):,} rows"
+        self.error = SinkError(f"a commit of {rows} failed: {type(error).__name__}: {error}")
+        self.error.__cause__ = error
 
     def acknowledge(self) -> None:
         """Mark every token as stored, let go of them, and only then wake their ledgers."""
@@ -118,27 +135,32 @@ class GroupCommit:
             `is_blocking` if a caller waits who has no more patience. It says what is to be said, or
             returns the error with which the sink gives up.
         file: What is written, for people.
+        is_on_loop: True if `write` returns what the loop awaits: no worker writes then.
         max_queued: With more rows waiting than this, or 32 MiB of large ones (64 MiB in all), `add`
             waits until what waits is written before it takes more: never what is still on its way
-            down.
+            down. With `is_on_loop` nothing can wait: 100,000 rows that wait are an error.
 
     Attributes:
-        max_queued: As given.
-        at_once: For so many rows at most the loop waits, if the disk was quick last time.
+        max_queued, is_on_loop: As given.
         number: Names this to tokens.
         write, settled, lasts, file: As given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is one fact)
         self,
         write: Write,
         settled: Callable[[Commit, bool], None],
         lasts: Lasts,
         file: str = "",
         max_queued: int = _MAX_QUEUED,
+        *,
+        is_on_loop: bool = False,
+        of: object = None,
     ) -> None:
         self.max_queued = max_queued
-        self.at_once = _AT_ONCE
+        self.is_on_loop = is_on_loop
+        self._of = of
+        self._own_loop: AbstractEventLoop | None = None  # of rows that come where no loop runs
         self.number = id(self)
         self.write = write
         self.settled = settled
@@ -152,7 +174,7 @@ class GroupCommit:
     def forked(self) -> None:
         """Begin anew: in a forked child nothing waits, the rows are the parent's."""
         self._lock = threading.Lock()
-        self._rows: deque[bytes] = deque()  # added to without the lock, which costs more than all
+        self._rows: deque[Any] = deque()  # added to without the lock, which costs more than all
         self._tokens: deque[Token | None] = deque()
         self._large_bytes = 0  # waiting in rows that are large
         self._loop: AbstractEventLoop | None = None
@@ -171,7 +193,7 @@ class GroupCommit:
         """True if a commit is under way: the file is the worker's."""
         return self._running is not None
 
-    def add(self, rows: list[bytes], tokens: list[Token | None]) -> None:
+    def add(self, rows: list[Any], tokens: list[Token | None]) -> None:
         """Take rows, a token or None for each: committed soon on a loop, else on return.
 
         Those of a large group should be compact, see `codec.compact`.
@@ -180,27 +202,28 @@ class GroupCommit:
             SinkError: There is no room, and the disk does not answer.
         """
         if len(self._tokens) > self.max_queued:
-            self.flush()
+            self._make_room()
         for token in tokens:
             if token is not None:
                 token.take(self.number)
-        if large := sum(size for row in rows if (size := len(row)) > _LARGE):
+        if large := sum(len(row) for row in rows if type(row) is bytes and len(row) > _LARGE):
             self._add_large(large)
         self._rows.extend(rows)
         self._tokens.extend(tokens)
         self._see_to_it()
 
-    def add_one(self, row: bytes, token: Token | None) -> None:
+    def add_one(self, row: Any, token: Token | None) -> None:
         """Take one row: `add` without the lists."""
         waiting = len(self._tokens)
-        if waiting > _FEW:
-            row = b"%b" % row  # `codec.compact`, without the call
+        if type(row) is bytes:
+            if waiting > _FEW:
+                row = b"%b" % row  # `codec.compact`, without the call
+            if len(row) > _LARGE:
+                self._add_large(len(row))
         if waiting > self.max_queued:
-            self.flush()  # before this one is taken: somebody upstream still holds it
+            self._make_room()  # before this one is taken: somebody upstream still holds it
         if token is not None:
             token.take(self.number)
-        if len(row) > _LARGE:
-            self._add_large(len(row))
         self._rows.append(row)
         self._tokens.append(token)
         if self._seen_to_in is None or under_way.acts is not self._seen_to_in:
@@ -209,8 +232,19 @@ class GroupCommit:
     def _add_large(self, size: int) -> None:
         """Make room for large rows; `max_queued` bounds the memory of all others."""
         if self._large_bytes + size > _MAX_LARGE_BYTES:
-            self.flush()
+            self._make_room()
         self._large_bytes += size
+
+    def _make_room(self) -> None:
+        """Wait until what waits is written.
+
+        Raises:
+            SinkError: That is not possible, and too much waits.
+        """
+        if not self.is_on_loop or _loop_here() is None:
+            self.flush()
+        elif len(self._tokens) > _MOST_WAITING:
+            raise SinkError(f"{self.file}: {_MOST_WAITING:,} rows wait; it is too slow for them")
 
     def _see_to_it(self) -> None:
         """Have what waits committed. Once for a read pass: to ask for the loop costs 0.2 us."""
@@ -228,7 +262,7 @@ class GroupCommit:
 
     def _move_to(self, loop: AbstractEventLoop) -> None:
         """Another loop than last time, or the first: what the last one began is ended here."""
-        if self._loop is not None:
+        if self._loop is not None and not self.is_idle:
             self.flush()
         self._loop = loop
         self._is_scheduled = False
@@ -243,6 +277,10 @@ class GroupCommit:
         """
         self._seen_to_in = None
         loop = _loop_here()
+        if loop and self.is_on_loop and not self.is_idle:
+            raise SinkError(
+                f"{self.file}: its rows are for another loop, which can't be waited for"
+            )
         worker = self._worker_on(loop) if loop else None
         while True:
             with self._lock:
@@ -255,11 +293,22 @@ class GroupCommit:
                 self._await(commit)
             elif commit:
                 try:
-                    commit.run(self.write)
+                    self._write_here(commit)
                 finally:
                     self._settle(commit)
             else:
                 return
+
+    def _write_here(self, commit: Commit) -> None:
+        """On a thread without a loop."""
+        try:
+            if self.is_on_loop:
+                self._own_loop = self._own_loop or new_event_loop()
+                self._own_loop.run_until_complete(commit.write_here(self.write))
+            else:
+                commit.write(self.write)
+        finally:
+            commit.under_way.release()
 
     def _await(self, commit: Commit) -> None:
         """Wait for a commit, and settle it."""
@@ -273,10 +322,8 @@ class GroupCommit:
 
     def _wait(self, under_way: threading.Lock, seconds: float) -> bool:
         """Wait so long for what is under way; True if it has ended."""
-        if under_way.acquire(timeout=seconds):
-            under_way.release()
-            return True
-        return False
+        worker = self._worker
+        return worker.wait(under_way, seconds) if worker else has_ended(under_way, seconds)
 
     def _take(self) -> Commit | None:
         """What waits, as the commit under way. Called with the lock."""
@@ -299,12 +346,16 @@ class GroupCommit:
             commit = self._take()
         if commit is None:
             return
+        if self.is_on_loop:
+            commit.task = loop.create_task(self._run_here(commit, loop))
+            commit.timer = loop.call_later(LASTS, self._judge, commit, loop, LASTS)
+            return
         worker = self._worker_on(loop)
         if worker is None:
             self._run(commit, loop)
             self._settle(commit)
             return
-        if len(commit.rows) <= self.at_once and self._took < _QUICK:
+        if len(commit.rows) <= worker.at_once and self._took < _QUICK:
             commit.is_awaited = True
             worker.submit(self._work, commit, loop)
             if self._wait(commit.under_way, _QUICK):
@@ -326,6 +377,13 @@ class GroupCommit:
         finally:
             self._took = loop.time() - began
             commit.under_way.release()
+
+    async def _run_here(self, commit: Commit, loop: AbstractEventLoop) -> None:
+        try:
+            await commit.write_here(self.write)
+        finally:
+            commit.under_way.release()
+            self._settle_and_go_on(commit, loop)
 
     def _work(self, commit: Commit, loop: AbstractEventLoop) -> None:
         self._run(commit, loop)
@@ -362,7 +420,11 @@ class GroupCommit:
 
     def _judge(self, commit: Commit, loop: AbstractEventLoop, seconds: float) -> None:
         """On the loop: so long has this commit lasted, unless it has ended."""
-        if self._running is not commit or self.lasts(commit, seconds):
+        if self._running is not commit:
+            return
+        if self.lasts(commit, seconds):
+            if commit.task:
+                commit.task.cancel()
             return
         wait = _AGAIN - seconds % _AGAIN
         commit.timer = loop.call_later(wait, self._judge, commit, loop, seconds + wait)
@@ -382,7 +444,7 @@ class GroupCommit:
             Exception: What it raised.
         """
         loop = _loop_here()
-        worker = self._worker_on(loop) if loop else None
+        worker = self._worker_on(loop) if loop and not self.is_on_loop else None
         if worker is None:
             return act()
         errand = Errand(act)
@@ -401,15 +463,11 @@ class GroupCommit:
         if worker := self._worker_on(get_running_loop()):
             worker.submit(work)
 
-    def make_worker(self, loop: AbstractEventLoop) -> Works:
-        """What writes while the loop goes on; made for the first commit."""
-        return surroundings_of(loop).worker("rxflow-commit")
-
     def _worker_on(self, loop: AbstractEventLoop) -> Works | None:
         """The worker; None if the interpreter is shutting down."""
         if self._worker is None:
             with suppress(RuntimeError):
-                self._worker = self.make_worker(loop)
+                self._worker = surroundings_of(loop).worker("rxflow-commit", self._of)
         return self._worker
 
     def drop(self, error: SinkError) -> None:
@@ -420,6 +478,8 @@ class GroupCommit:
 
     def close(self) -> None:
         """End the worker thread."""
+        if self._own_loop:
+            self._own_loop.close()
         worker, self._worker = self._worker, None
         if worker is not None:
             with waiting_for(self.file):

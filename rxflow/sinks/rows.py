@@ -1,7 +1,8 @@
-"""What an item is to a sink: its row, and the deliveries behind it."""
+"""What an item is to a sink: a JSON row, and the deliveries behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from rxflow import codec
@@ -11,20 +12,35 @@ from rxflow.message import Batch, Message
 _RAW: Final = (bytes, bytearray, memoryview)
 
 
-def row(payload: object, default: codec.Default | None = None) -> bytes:
-    """The row of a payload or plain value; bytes are JSON already, and stay digit for digit.
+def json_row(default: codec.Default | None = None) -> Callable[[Message[Any]], bytes]:
+    """Make the function that makes rows: bytes are JSON already, and stay digit for digit.
 
     Args:
-        payload: What to store.
         default: As of `codec.encode`.
 
-    Raises:
-        TypeError: JSON can't hold it.
-        ValueError: The bytes are not JSON.
+    Returns:
+        A function that raises TypeError if JSON can't hold the payload, and ValueError if the
+        payload is bytes that are not JSON.
     """
-    if isinstance(payload, _RAW):
-        return codec.embed(bytes(payload))
-    return codec.encode(payload, default)
+    encode, embed = codec.encode, codec.embed
+
+    def row(message: Message[Any]) -> bytes:
+        payload = message.payload
+        if type(payload) is not dict and isinstance(payload, _RAW):
+            return embed(bytes(payload))
+        return encode(payload, default)
+
+    return row
+
+
+def payload_of(message: Message[Any]) -> Any:
+    """The row of a store that takes payloads."""
+    return message.payload
+
+
+def without_delivery(message: Message[Any]) -> Message[Any]:
+    """The row of a function that takes messages, and may keep them."""
+    return message.with_delivery(None)
 
 
 def is_batch(item: object) -> bool:

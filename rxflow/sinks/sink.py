@@ -1,12 +1,12 @@
-"""A file as Rx sees it: items become rows, rows are committed in groups."""
+"""The sink that users make of a store of theirs, and that rxflow's own are made of."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -17,96 +17,147 @@ from rxflow import arguments, codec
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
-from rxflow.message import Message
+from rxflow.message import Batch, Message
 from rxflow.process.disk import HANGS, PATIENCE, lasting
-from rxflow.process.read_pass import on_its_way
-from rxflow.rejection import rejection
-from rxflow.sinks import rows as item
-from rxflow.sinks.file.journal import Attached
-from rxflow.sinks.file.store import DurableFile
+from rxflow.sinks.contracts import ExactlyOnceStore, Store
 from rxflow.sinks.group_commit import Commit, GroupCommit
+from rxflow.sinks.receipts import Receipts
+from rxflow.sinks.rows import is_batch, payload_of, tokens, without_delivery
+from rxflow.sinks.shell import Shell
 
-_WRITING: Final = "writing its journal"
+Write = Callable[[Batch[Any]], Awaitable[None] | None]
+"""Makes a batch durable before it returns; `async def` or not."""
+
+_METHODS: Final = ("open", "commit", "close")
 
 
-class FileSink(abc.ObserverBase[Any]):
-    """An observer that appends each item to a file; see `JsonSink`.
+class _Function:
+    """A function as a store: rows are messages, which carry no delivery."""
 
-    On the thread of a running asyncio loop rows are committed by a worker thread, each group as
-    soon as the one before is done; elsewhere `on_next` returns when its row is on the disk. A
-    commit that lasts is said after three seconds, and fails the sink after five minutes.
+    def __init__(self, function: Write) -> None:
+        self._function = function
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 (of an object that is called)
+        )
+
+    def open(self) -> None:
+        """A function needs no opening."""
+
+    def commit(self, rows: Sequence[Message[Any]]) -> None:
+        """Call it on this thread."""
+        returned = self._function(Batch(rows))
+        if inspect.isawaitable(returned):
+            if inspect.iscoroutine(returned):
+                returned.close()
+            raise SinkError("it returned an awaitable; make it an `async def` function")
+
+    async def commit_here(self, rows: Sequence[Message[Any]]) -> None:
+        """Call and await it."""
+        await cast("Awaitable[None]", self._function(Batch(rows)))
+
+    def close(self) -> None:
+        """Nor any closing."""
+
+
+class DurableSink(Shell):
+    """An observer that makes items durable in a store, and only then has them acknowledged.
+
+    While one commit is under way, what arrives is collected for the next: a quiet sink commits each
+    item as it comes, a busy one thousands at once. On the thread of a running asyncio loop a worker
+    thread makes the calls; elsewhere `on_next` returns when its row is durable. A commit that lasts
+    is named after three seconds, and fails the sink after five minutes.
+
+    Once a commit has raised, nothing more is stored or acknowledged: the broker keeps the rest. To
+    try again is the store's own affair, within `commit`.
+
+    Making a sink does no I/O: the store is opened by `open`, at the first item, or on completion.
+
+    Args:
+        store: A `Store`; or a function that is called with a `Batch` of messages on a worker
+            thread, or awaited on the loop if it is `async def`. Messages carry no delivery there:
+            a function may keep them. When it returns they are acknowledged; when it raises, none
+            of that batch is. A store that keeps receipts (`ExactlyOnceStore`) is written once only
+            at QoS 2.
+        name: Names the sink in errors and in the log; by default the function or the class.
+        encode: Makes a row of a message (a plain value comes in an envelope without topic); what it
+            raises rejects the message. None: a store gets payloads, a function messages.
+        rejected: Gets a record (see `rxflow.rejection`) of each item that `encode` can't use;
+            without it such an item fails the sink. It is not completed by this sink.
 
     Attributes:
-        path: The file, as it was given; a `~` was expanded.
-        rejected: The observer that gets what can't be stored, if any.
-        is_program: Set by `run`, which reports what otherwise is raised or warned of.
-        on_failure: Called once with the error when the sink fails; set by `run`.
-        on_plain: Called with each plain value, and whether a message is on its way; set by `run`.
-        failure: Why nothing more is stored, once that is so. Nothing is acknowledged after it.
-        error: What the stream ended with, if it failed.
+        rows: Rows that are durable through this sink.
+        commits: Commits that made them so.
+        journal: Keeps receipts of QoS 2 messages; None if the store doesn't.
+
+    Raises:
+        ConfigError: At call time: an argument is wrong.
     """
+
+    _WHERE = "its store"
+    _CHECK = "Check the store, then start again."
+    _ADVICE = "Make a row of it with encode=, or reject it with rejected=."
 
     def __init__(
         self,
-        file: DurableFile,
-        rejected: abc.ObserverBase[Any] | None,
-        default: codec.Default | None = None,
+        store: Store[Any] | ExactlyOnceStore[Any] | Write,
+        *,
+        name: str | None = None,
+        encode: Callable[[Message[Any]], Any] | None = None,
+        rejected: abc.ObserverBase[Any] | None = None,
     ) -> None:
-        self._default = default
-        self.path: Path = file.path
-        self.rejected = rejected
-        self.is_program = False
-        self.on_failure: Callable[[SinkError], None] | None = None
-        self.on_plain: Callable[[bool], object] | None = None
-        self.failure: SinkError | None = None
-        self.error: Exception | None = None
-        self._file = file
-        self._shown = escaped(self.path)
-        self._group = GroupCommit(self._commit, self._settled, self._lasts, self._shown)
+        if name is not None:
+            arguments.text("name", name)
+        if encode is not None:
+            arguments.function("encode", encode)
+        given: Any = store
+        if isinstance(given, type) or not (isinstance(given, Store) or callable(given)):
+            made = " (make one)" * isinstance(given, type)
+            right = f"a store, with the methods {', '.join(_METHODS)}, or a function"
+            arguments.refuse("store", right + made, given)
+        is_function = not isinstance(given, Store)
+        named = getattr(given if is_function else type(given), "__qualname__", type(given).__name__)
+        super().__init__(escaped(name or named), rejected)
+        self._store: Any = _Function(cast("Write", given)) if is_function else given
+        self._encode = encode or (without_delivery if is_function else payload_of)
+        is_async = is_function and self._store.is_async
+        write = self._commit_here if is_async else self._commit
+        self._group = GroupCommit(
+            write, self._settled, self._lasts, self._shown, is_on_loop=is_async, of=self._store
+        )
         self._add_one = self._group.add_one
+        self._receipts: Receipts | None = None
+        if isinstance(given, ExactlyOnceStore):
+            self.journal = self._receipts = Receipts(given, self._group, self._failed)
+        self.rows = self.commits = 0
+        self._is_open = False
         self._is_ending = False
         self._is_failing = False
         self._is_closed = False
-        self._is_dropping = False
         self._has_given_up = False
         self._waiting: list[asyncio.Future[None]] = []
         plain = self._shown.replace("{", "{{").replace("}", "}}")
-        summary = f"committed {{total}} rows to {plain} in {{events}} commits, {{seconds}} s"
-        self._log = PerSecond(summary)
+        self._log = PerSecond(
+            f"committed {{total}} rows to {plain} in {{events}} commits, {{seconds}} s"
+        )
 
     # -- what is known of it ----------------------------------------------------------------------
 
     @property
-    def rows(self) -> int:
-        """Rows that are on the disk through this sink."""
-        return self._file.rows
-
-    @property
-    def commits(self) -> int:
-        """How often it wrote and synced."""
-        return self._file.commits
-
-    @property
     def bytes(self) -> int:
-        """By how many bytes the file grew, durably."""
-        return self._file.bytes
+        """0: only a file's store counts them."""
+        return 0
 
     @property
-    def session_path(self) -> Path:
-        """Beside this file a run keeps its client ids."""
-        return self.path
-
-    @property
-    def journal(self) -> Self:
-        """Records which QoS 2 messages are in the file: this sink."""
-        return self
+    def session_path(self) -> Path | None:
+        """The file beside which a run keeps its client ids; None: it keeps none."""
+        return None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r})"
+        return f"{type(self).__name__}({self._shown})"
 
     @property
     def is_closed(self) -> bool:
-        """True when everything is committed, or given up, and the file is closed."""
+        """True when everything is committed, or given up, and the store is closed."""
         return self._is_closed
 
     @property
@@ -122,28 +173,28 @@ class FileSink(abc.ObserverBase[Any]):
     # -- items ------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Lock and recover the file, or make it, now rather than at the first item.
+        """Open the store now rather than at the first item.
 
         Raises:
-            SinkError: What stands at the path is not ours, or can't be opened.
+            SinkError: It can't be opened.
         """
         if self._is_ending:
             raise self._too_late()
-        if self._file.is_open:
+        if self._is_open:
             return
         try:
-            self._group.call(self._file.open, "opening it", self._file.close)
-        except BaseException:
+            self._group.call(self._store.open, "opening it", self._store.close)
+        except SinkError:
             self._group.close()  # nobody closes what was never open
             raise
-        if kept := self._file.kept:
-            text = f"{self._shown}: a crash had torn its last commit, kept in {escaped(kept)}"
-            tell(text, is_program=True)
-        if count := self._file.inflight.unknown:
-            which = "1 QoS 2 message" if count == 1 else f"{count} QoS 2 messages"
-            text = f"{self._shown} is new, and {which} may stand in one that was here"
-            advice = "what comes again is stored again; existing='rotate' moves a file without that"
-            tell(f"{text}: {advice}", is_program=True)
+        except Exception as error:
+            self._group.close()
+            text = f"{self._shown}: cannot open it: {type(error).__name__}: {error}"
+            raise SinkError(text) from error
+        except BaseException:
+            self._group.close()
+            raise
+        self._is_open = True
 
     def on_next(self, value: Any) -> None:
         """Take one item: a message, a batch of messages, or a plain value.
@@ -151,153 +202,121 @@ class FileSink(abc.ObserverBase[Any]):
         Raises:
             SinkError: It can't be stored. Nothing more is accepted after that.
         """
-        if self._is_ending or not self._file.is_open:
+        if self._is_ending or not self._is_open:
             self._open_for(value)
         if type(value) is Message:
             message: Message[Any] = value
-            payload = message.payload
-            try:
-                if type(payload) is dict:
-                    row = codec.encode(payload, self._default)
-                else:
-                    row = item.row(payload, self._default)
-            except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
-                self._set_aside(message, str(error), value)
-            else:
-                self._add_one(row, message.delivery)
-        elif item.is_batch(value):
+        elif is_batch(value):
             self._take_each(value)
+            if self.failure is not None:
+                raise self.failure
+            return
         else:
-            self._take_plain(value)
+            message = self._enveloped(value)
+        try:
+            row = self._encode(message)
+        except Exception as error:  # noqa: BLE001 (of a function of the user's, too)
+            self._refuse(message, str(error), message)
+        else:
+            try:
+                self._add_one(row, message.delivery)
+            except SinkError as error:
+                self._fail(error, tokens(message))
+                raise
         if self.failure is not None:
             raise self.failure
 
-    def _take_plain(self, value: Any) -> None:
-        """A value without an envelope: what was made of a message carries its delivery."""
-        made_of: Message[Any] | None = on_its_way()
-        if self.on_plain is not None:
-            self.on_plain(made_of is not None)
-        message: Message[Any] = made_of.with_payload(value) if made_of else Message("", value)
-        del made_of
-        try:
-            row = item.row(value, self._default)
-        except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
-            self._set_aside(message, str(error), message)
-        else:
-            self._add_one(row, message.delivery)
-
     def _take_each(self, batch: list[Any]) -> None:
-        rows: list[bytes] = []
-        tokens: list[Token | None] = []
+        rows: list[Any] = []
+        deliveries: list[Token | None] = []
         for each in batch:
             message = cast("Message[Any]", each if isinstance(each, Message) else Message("", each))
             try:
-                rows.append(codec.compact(item.row(message.payload, self._default)))
-            except Exception as error:  # noqa: BLE001 (of a default= of the user's, too)
-                self._set_aside(message, str(error), batch)
+                row = self._encode(message)
+            except Exception as error:  # noqa: BLE001 (of a function of the user's, too)
+                self._refuse(message, str(error), batch)
                 continue
-            tokens.append(message.delivery)
-        self._group.add(rows, tokens)
+            rows.append(codec.compact(row) if type(row) is bytes else row)
+            deliveries.append(message.delivery)
+        try:
+            self._group.add(rows, deliveries)
+        except SinkError as error:
+            self._fail(error, tokens(batch))
+            raise
 
     def _open_for(self, value: Any) -> None:
         """Open at the first item, or refuse one that comes too late."""
         if self._is_ending:
             error = self.failure or self._too_late()
-            for token in item.tokens(value):
-                token.fail(error)
+            self._disown(value, error)
             raise error.with_traceback(None)
         try:
             self.open()
         except SinkError as error:
-            self._fail(error, item.tokens(value))
+            self._fail(error, tokens(value))
             raise
 
     def _too_late(self) -> SinkError:
         return SinkError(f"{self._shown} is closed. Make a new sink to write more.")
 
-    def _set_aside(self, message: Message[Any], reason: str, whole: Any) -> None:
-        """Give a message that is no row to `rejected`, or fail with all that came with it."""
+    def _refuse(self, message: Message[Any], reason: str, whole: Any) -> None:
+        """Reject a message that is no row, or fail with all that came with it."""
         if self.rejected is None:
             kind = type(message.payload).__name__
             of = f" of topic {printable(message.topic)!r}" if message.topic else ""
-            advice = "Map it to what JSON holds, give default=, or set it aside with rejected=."
-            error = SinkError(f"{self._shown}: a {kind}{of} can't be stored: {reason}. {advice}")
+            error = SinkError(
+                f"{self._shown}: a {kind}{of} can't be stored: {reason}. {self._ADVICE}"
+            )
             error.__cause__ = sys.exception()
-            self._fail(error, item.tokens(whole))
+            self._fail(error, tokens(whole))
             raise error
         try:
-            self.rejected.on_next(rejection(message, reason))
+            self._reject(message, reason)
         except Exception as cause:
-            error = SinkError(f"{self._shown}: what can't be stored can't be set aside: {cause}")
+            error = SinkError(
+                f"{self._shown}: an item can't be stored, and rejected= failed too: {cause}"
+            )
             error.__cause__ = cause
-            self._fail(error, item.tokens(whole))
+            self._fail(error, tokens(whole))
             raise error from cause
 
-    def _commit(self, rows: list[bytes], tokens: list[Token | None]) -> None:
+    def _commit(self, rows: list[Any], tokens: list[Token | None]) -> None:
         """Make rows durable, on whichever thread."""
-        claims = self._file.inflight.claims(tokens)
-        if claims:
-            self._file.commit(rows, claims)
+        if self._receipts is not None:
+            self._receipts.commit(rows, tokens)
         else:
-            self._file.commit(rows)
+            self._store.commit(rows)
+        self.rows += len(rows)
+        self.commits += 1
 
-    # -- QoS 2: what is in the file and not released ----------------------------------------------
+    async def _commit_here(self, rows: list[Any], tokens: list[Token | None]) -> None:
+        """Likewise, on the loop."""
+        del tokens
+        await self._store.commit_here(rows)
+        self.rows += len(rows)
+        self.commits += 1
 
-    def attach(self, session: str, ledger: Attached) -> dict[int, int]:
-        """From now on, write down which packet ids of this session are in the file.
+    def _failed(self, error: Exception) -> None:
+        """A receipt could not be dropped."""
+        self._fail(self._named(error), ())
 
-        To be called on an open sink, before the first message of a connection.
-
-        Args:
-            session: Names the broker and the client id.
-            ledger: Who knows what the deliveries of this session are.
-
-        Returns:
-            The digest of each message that is in the file and not released, by its packet id.
-
-        Raises:
-            SinkError: The journal can't be written.
-        """
-        return self._group.call(partial(self._file.inflight.attach, session, ledger), _WRITING)
-
-    def forget(self, session: str) -> None:
-        """The broker forgot this session. To be called before the first message of the new one.
-
-        Raises:
-            SinkError: The journal can't be written.
-        """
-        self._group.call(partial(self._file.inflight.forget, session), _WRITING)
-
-    def release(self, session: str, packet_ids: list[int]) -> None:
-        """PUBREL came: drop these ids, on the disk, and then tell the ledger. On the loop's thread.
-
-        Nothing is told by a sink that is closed: the broker asks again, and the next one answers.
-        """
-        if self._is_closed or not self._file.inflight.release(session, packet_ids):
-            return
-        if not self._is_dropping:
-            self._is_dropping = True
-            loop = asyncio.get_running_loop()
-            self._group.behind(lambda: self._drop_released(loop))
-
-    def _drop_released(self, loop: asyncio.AbstractEventLoop) -> None:
-        """On the worker: unless a commit did it on its way."""
-        self._is_dropping = False
-        try:
-            self._file.inflight.sync()
-        except SinkError as error:
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                loop.call_soon_threadsafe(self._fail, error, ())
+    def _named(self, error: Exception) -> SinkError:
+        """An error with the name of this sink, if it has none."""
+        if isinstance(error, SinkError) and self._shown in str(error):
+            return error
+        named = SinkError(f"{self._shown}: {error}")
+        named.__cause__ = error.__cause__ or error
+        return named
 
     # -- the end ----------------------------------------------------------------------------------
 
     def on_completed(self) -> None:
-        """Commit what is queued and close; on a loop that goes on behind (see `wait_closed`).
+        """Commit what is queued and close; on a loop this continues in the background.
 
-        A stream without items makes a file without rows.
+        See `wait_closed`. A stream without items opens the store, too.
 
         Raises:
-            SinkError: It could not be stored, or the file not made.
+            SinkError: It could not be stored, or the store not opened.
         """
         if self._is_ending:
             return
@@ -337,14 +356,18 @@ class FileSink(abc.ObserverBase[Any]):
             self._close()
 
     def close(self) -> None:
-        """Commit what is queued, close the file, end the worker. Twice is once.
+        """Commit what is queued, close the store, end the worker. Safe to call more than once.
 
         Raises:
-            SinkError: The last rows could not be stored.
+            SinkError: The last rows could not be stored; or, of an `async def` function on its own
+                loop: they can't be waited for, see `wait_closed`.
         """
         if self._is_closed:
             return
         self._is_ending = True
+        if self._group.is_on_loop and not self._group.is_idle and _is_on_a_loop():
+            text = "its rows are written by the loop on which close() can't wait for them"
+            raise SinkError(f"{self._shown}: {text}; use `await sink.wait_closed()`")
         with suppress(SinkError):  # which is the failure
             self._group.flush()
         self._close()
@@ -352,10 +375,10 @@ class FileSink(abc.ObserverBase[Any]):
             raise self.failure
 
     async def wait_closed(self) -> None:
-        """Wait until everything is committed and the file closed, or the sink has given up.
+        """Wait until everything is committed and the store closed, or the sink has given up.
 
         Raises:
-            SinkError: The sink failed, now or before, or the disk has not answered for 30 s.
+            SinkError: The sink failed, now or before, or the store has not answered for 30 s.
         """
         if not self._is_closed:
             waiter = asyncio.get_running_loop().create_future()
@@ -382,11 +405,12 @@ class FileSink(abc.ObserverBase[Any]):
             self._let_go()
             return
         if commit.error is not None:
+            error = self._named(commit.error)
             is_told = not is_behind or self.is_program or bool(self._waiting)
-            self._fail(commit.error, commit.tokens)
+            self._fail(error, commit.tokens)
             commit.tokens.clear()
             if not is_told:
-                tell(str(commit.error), is_program=False)
+                tell(str(error), is_program=False)
             return
         count = len(commit.rows)
         rows = "1 row" if count == 1 else f"{count} rows"
@@ -420,11 +444,11 @@ class FileSink(abc.ObserverBase[Any]):
         is_over = seconds >= PATIENCE and (is_blocking or self._is_ending)
         if seconds < HANGS and not is_over:
             lasting[self._group.number] = self._shown
-            text = f"{of} has lasted {seconds:g} s: the disk does not answer"
+            text = f"{of} has lasted {seconds:g} s: {self._WHERE} does not answer"
             announce(f"{text}; until it does, nothing is acknowledged", is_program=self.is_program)
             return None
         text = f"{of} has lasted {seconds:g} s, and nothing of it is acknowledged."
-        error = SinkError(f"{text} Check the disk, then start again: opening recovers the file.")
+        error = SinkError(f"{text} {self._CHECK}")
         self._has_given_up = True
         is_told = is_blocking or self.is_program or bool(self._waiting)
         self._fail(error, [token for token in commit.tokens if token is not None])
@@ -433,7 +457,7 @@ class FileSink(abc.ObserverBase[Any]):
         return error
 
     def _close(self) -> None:
-        """Close the file, and wake who waits for that; a commit that is under way does it then."""
+        """Close the store, and wake who waits for that; a commit that is under way does it then."""
         if self._is_closed:
             return
         self._is_ending = True
@@ -451,10 +475,12 @@ class FileSink(abc.ObserverBase[Any]):
     def _let_go(self) -> None:
         """Close the file and end the worker, for good."""
         try:
-            self._group.call(self._file.close, "closing it")
-        except SinkError as error:
-            self.failure = self.failure or error
+            self._group.call(self._store.close, "closing it")
+        except Exception as error:  # noqa: BLE001 (a store of the user's)
+            self.failure = self.failure or self._named(error)
         self._group.close()
+        if self._receipts:
+            self._receipts.close()
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -2,7 +2,7 @@
 
     -   as fast as can be: a commit takes no time
     =   slow: a commit that begins here is on the disk when the run of = is over
-    x   full: a commit that ends here fails, after half of it was written
+    x   full: a commit that ends here fails
     #   dead: a commit that begins here, or is under way, never ends
 
 Everything else is what a `JsonSink` does in production: the same observer, group commit, file
@@ -16,9 +16,8 @@ import os
 import shutil
 import tempfile
 import threading
-from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -28,12 +27,13 @@ from typing import Any, Final, TypeVar
 from reactivex import abc
 
 from rxflow.errors import SinkError
-from rxflow.sinks.file.folder import write_all
+from rxflow.process.worker import has_ended
+from rxflow.sinks.contracts import Receipt
+from rxflow.sinks.file.folder import explanation
 from rxflow.sinks.file.format import ARRAY
+from rxflow.sinks.file.json import FileSink
 from rxflow.sinks.file.reading import read_rows
 from rxflow.sinks.file.store import DurableFile
-from rxflow.sinks.group_commit import Commit, GroupCommit
-from rxflow.sinks.sink import FileSink
 from rxflow.testing.diagrams.durations import MICROSECOND, DiagramError, nanoseconds
 from rxflow.testing.diagrams.notation import parse
 from rxflow.testing.diagrams.rendering import Row
@@ -124,6 +124,8 @@ class Disk:
 class DiskWorker(Inline):
     """Does what is submitted when the disk is free, in order; the loop goes on meanwhile."""
 
+    at_once = 0
+
     def __init__(self, disk: Disk, clock: VirtualScheduler) -> None:
         self._disk = disk
         self._clock = clock
@@ -139,15 +141,20 @@ class DiskWorker(Inline):
         return Future()
 
     def _next(self) -> None:
-        if self._jobs:  # `finish` may have done it
+        if self._jobs:  # `wait` may have done it
             self._jobs.popleft()()
 
-    def finish(self, seconds: float) -> None:
+    def wait(self, under_way: threading.Lock, seconds: float) -> bool:
         """Do what waits, now; whoever wants that is blocked until the disk is free.
 
         Args:
+            under_way: Held until it is done.
             seconds: But no longer than that.
         """
+        self._finish(seconds)
+        return has_ended(under_way, 0)
+
+    def _finish(self, seconds: float) -> None:
         free_at = self._disk.free_at()
         latest = self._clock.microseconds + round(seconds * SECOND)
         if self._jobs and (free_at is None or free_at > latest):
@@ -157,46 +164,41 @@ class DiskWorker(Inline):
             self._jobs.popleft()()
 
 
-class DiskFile(DurableFile):
-    """The file of a `JsonSink` on such a disk."""
+class DiskFile:
+    """The file of a `JsonSink` on such a disk: the store of a `DiagramSink`.
 
-    def __init__(self, path: Path, disk: Disk) -> None:
-        super().__init__(path, ARRAY, "append", None)
+    Args:
+        file: The file.
+        disk: The disk.
+    """
+
+    def __init__(self, file: DurableFile, disk: Disk) -> None:
+        self.path = file.path
+        self.release, self.receipts, self.forget = file.release, file.receipts, file.forget
+        self.close = file.close
+        self._file = file
         self._disk = disk
 
     def __del__(self) -> None:
         self.close()  # of a sink whose loop nobody closed
 
-    def _write(self, content: bytes) -> None:
+    @property
+    def bytes(self) -> int:
+        """By how many the file grew."""
+        return self._file.bytes
+
+    def open(self) -> None:
+        """Open it, in no time."""
+        self._file.open()
+
+    def commit(self, rows: Sequence[bytes], receipts: Sequence[Receipt] = ()) -> None:
+        """Commit when the disk is free; fail if it is full then."""
         self._disk.wait()  # in place, this blocks; the worker comes when it is free
-        if not self._disk.is_full:
-            super()._write(content)
-            return
-        write_all(self._fd, content[: len(content) // 2], self._end)
-        self._roll_back()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class _Group(GroupCommit):
-    """Group commit through such a disk.
-
-    Args:
-        worker: What writes.
-        plain: The same on a disk that is always free.
-    """
-
-    def __init__(self, worker: DiskWorker, plain: GroupCommit) -> None:
-        super().__init__(plain.write, plain.settled, plain.lasts, plain.file)
-        self.at_once = 0  # the loop goes on while such a disk is busy
-        self._disk_worker = worker
-
-    def make_worker(self, loop: AbstractEventLoop) -> DiskWorker:
-        del loop
-        return self._disk_worker
-
-    def _wait(self, under_way: threading.Lock, seconds: float) -> bool:
-        self._disk_worker.finish(seconds)
-        return super()._wait(under_way, 0)
+        if self._disk.is_full:
+            no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise explanation(self.path, "write it", no_room) from no_room
+        self._file.commit(rows, receipts)
+        self._disk.note()
 
 
 class DiagramSink(FileSink):
@@ -236,9 +238,10 @@ class DiagramSink(FileSink):
         folder = tempfile.mkdtemp(prefix="rxflow-", dir=_MEMORY if _MEMORY.is_dir() else None)
         loop.resources.callback(shutil.rmtree, folder)
         loop.at_finish.callback(self._close_quietly)
-        super().__init__(DiskFile(Path(folder, "sink.json"), self.disk), rejected)
-        self._group = _Group(DiskWorker(self.disk, loop.scheduler), self._group)
-        self._add_one = self._group.add_one
+        file = DurableFile(Path(folder, "sink.json"), ARRAY, "append", None)
+        store = DiskFile(file, self.disk)
+        loop.surroundings.write_by(DiskWorker(self.disk, loop.scheduler), store)
+        super().__init__(store, rejected)
         self._frame = nanoseconds(frame, "frame")
         self._settle = settle
 
@@ -259,11 +262,6 @@ class DiagramSink(FileSink):
     def open(self) -> None:
         self._debt.pay()
         super().open()
-
-    def _settled(self, commit: Commit, is_behind: bool) -> None:  # noqa: FBT001 (a callback)
-        if commit.error is None:
-            self.disk.note()
-        super()._settled(commit, is_behind)
 
     def _close_quietly(self) -> None:
         with suppress(SinkError):

@@ -67,7 +67,7 @@ def names_not_durable(path, names):
     for _ in range(2):  # the second rotates
         file = DurableFile(path, ARRAY, "rotate", None)
         file.open()
-        file.inflight.attach("session", object())
+        file.receipts("session")
         file.commit([b"1"])
         found |= names.pending
         file.close()

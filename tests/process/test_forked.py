@@ -160,7 +160,7 @@ def test_a_sink_that_the_parent_made_is_good_in_the_child_until_it_is_opened(tmp
         asyncio.run(main())
 
     sink = JsonSink(tmp_path / "rows.json")
-    with sink._group._lock, sink._file.inflight._lock:  # as another thread may have them
+    with sink._group._lock, sink._receipts._alone:  # as another thread may have them
         in_child(store)
     assert json.loads(sink.path.read_bytes()) == [1]
 

@@ -171,7 +171,7 @@ def impatient(monkeypatch):
 
 
 async def has_let_go(sink):
-    while sink._file.is_open:  # noqa: ASYNC110 (nobody is told of it)
+    while sink._store.is_open:  # noqa: ASYNC110 (nobody is told of it)
         await asyncio.sleep(0)
 
 
@@ -265,8 +265,8 @@ def test_a_journal_that_cannot_be_written_is_not_waited_for_without_a_bound(
     async def main():
         with JsonSink(tmp_path / "rows.json") as sink:
             disk.hang()
-            with pytest.raises(SinkError, match="writing its journal has lasted"):
-                sink.attach("session", Ledger())
+            with pytest.raises(SinkError, match="writing its receipts has lasted"):
+                sink.journal.attach("session", Ledger())
             disk.go_on()
 
     asyncio.run(main())

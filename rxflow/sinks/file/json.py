@@ -4,18 +4,70 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Final, get_args
+from pathlib import Path
+from typing import Any, Final, Protocol, get_args
 
 from reactivex import abc
 
 from rxflow import arguments, codec
 from rxflow.errors import ConfigError
+from rxflow.sinks.contracts import ExactlyOnceStore
 from rxflow.sinks.file.format import ARRAY, LINES, Layout
 from rxflow.sinks.file.store import DurableFile, Existing
-from rxflow.sinks.sink import FileSink
+from rxflow.sinks.rows import json_row
+from rxflow.sinks.sink import DurableSink
 
 _PERMISSIONS: Final = range(0o1000)
 _OWNER: Final = 0o600
+
+
+class JsonFile(ExactlyOnceStore[bytes], Protocol):
+    """A store that is a file: a `DurableFile`, or one on a disk of a marble test."""
+
+    path: Path
+
+    @property
+    def bytes(self) -> int:
+        """By how many it grew, durably."""
+        ...
+
+
+class FileSink(DurableSink):
+    """A sink whose store is a file of JSON rows.
+
+    Args:
+        file: The file, not opened.
+        rejected: As of `JsonSink`.
+        default: As of `JsonSink`.
+
+    Attributes:
+        path: The file, as it was given; a `~` was expanded.
+    """
+
+    _WHERE = "the disk"
+    _CHECK = "Check the disk, then start again: opening recovers the file."
+    _ADVICE = "Map it to what JSON holds, give default=, or reject it with rejected=."
+
+    def __init__(
+        self,
+        file: JsonFile,
+        rejected: abc.ObserverBase[Any] | None = None,
+        default: codec.Default | None = None,
+    ) -> None:
+        super().__init__(file, name=str(file.path), encode=json_row(default), rejected=rejected)
+        self.path: Path = file.path
+
+    @property
+    def session_path(self) -> Path:
+        return self.path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes by which the file grew, durably."""
+        return self._store.bytes
 
 
 class JsonSink(FileSink):

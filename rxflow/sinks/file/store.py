@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rxflow.errors import SinkError
-from rxflow.log import escaped, printable
+from rxflow.log import escaped, printable, tell
+from rxflow.sinks.contracts import Receipt
 from rxflow.sinks.file.folder import Place, explained, explanation, flush, identity, write_all
 from rxflow.sinks.file.format import Layout
-from rxflow.sinks.file.journal import Claim, Inflight, part
+from rxflow.sinks.file.journal import Inflight, part
 from rxflow.sinks.file.recovery import COMMIT_BYTES, Foreign, Repair, examine
 
 Existing = Literal["append", "refuse", "rotate"]
@@ -71,6 +72,14 @@ class DurableFile:
             self.close()
             raise
         self.is_open = True
+        if self.kept:
+            text = f"{self._shown}: a crash had torn its last commit, kept in {escaped(self.kept)}"
+            tell(text, is_program=True)
+        if count := self.inflight.unknown:
+            which = "1 QoS 2 message" if count == 1 else f"{count} QoS 2 messages"
+            text = f"{self._shown} is new, and {which} may stand in one that was here"
+            advice = "what comes again is stored again; existing='rotate' moves a file without that"
+            tell(f"{text}: {advice}", is_program=True)
 
     def _create(self, place: Place, mode: int | None) -> None:
         empty = self._layout.empty
@@ -112,14 +121,14 @@ class DurableFile:
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
 
-    def commit(self, rows: Sequence[bytes], claims: Sequence[Claim] = ()) -> None:
+    def commit(self, rows: Sequence[bytes], receipts: Sequence[Receipt] = ()) -> None:
         """Append rows; when it returns they are on the disk.
 
         More than `COMMIT_BYTES` are committed in parts, and those before a failure stay.
 
         Args:
             rows: JSON, each without a line break.
-            claims: Which of them are QoS 2 messages, in order; put down before the rows are.
+            receipts: Of those that are QoS 2 messages, in order; put down before the rows are.
 
         Raises:
             SinkError: They are not, or not all.
@@ -131,20 +140,20 @@ class DurableFile:
         if len(content) > COMMIT_BYTES and len(rows) > 1:
             middle = len(rows) // 2
             del content
-            self.commit(rows[:middle], part(claims, 0, middle))
-            self.commit(rows[middle:], part(claims, middle, len(rows)))
+            self.commit(rows[:middle], part(receipts, 0, middle))
+            self.commit(rows[middle:], part(receipts, middle, len(rows)))
             return
         self._check()
         self._is_sound = False  # until the end, so that whatever interrupts this is not passed over
-        if claims:
+        if receipts:
             gap = len(self._layout.separator)
             start = self._end if is_first else self._end + gap
-            self.inflight.begin(rows, claims, start, gap + 1)
+            self.inflight.begin(rows, receipts, start, gap + 1)
         try:
             self._write_and_sync(content)
         except SinkError:
-            if claims:
-                self._undo(claims)
+            if receipts:
+                self._undo(receipts)
             raise
         self._is_sound = True
         self._size = self._end + len(content)
@@ -152,6 +161,22 @@ class DurableFile:
         self.rows += len(rows)
         self.commits += 1
         self.bytes += len(content) - len(self._layout.ending)
+
+    # -- QoS 2: what is in the file and not released ----------------------------------------------
+
+    def receipts(self, session: str) -> dict[int, int]:
+        """Of a session, what is in the file and not released: packet id -> digest."""
+        return self.inflight.receipts(session)
+
+    def release(self, session: str, packet_ids: Sequence[int]) -> None:
+        """Drop these, on the disk."""
+        self.inflight.release(session, packet_ids)
+
+    def forget(self, session: str) -> None:
+        """Drop all of a session, on the disk."""
+        self.inflight.forget(session)
+
+    # -- writing ----------------------------------------------------------------------------------
 
     def _write_and_sync(self, content: bytes) -> None:
         # `explained` in full: to enter it three times costs a commit 3 us.
@@ -166,10 +191,10 @@ class DurableFile:
                 self._take_back()
             raise explanation(self.path, "sync it", error) from error
 
-    def _undo(self, claims: Sequence[Claim]) -> None:
+    def _undo(self, receipts: Sequence[Receipt]) -> None:
         """Rows that are not stored must come again, also when other rows stand where they stood."""
         try:
-            self.inflight.undo(claims)
+            self.inflight.undo(receipts)
         except SinkError:
             self._is_sound = False  # nothing is written any more, so they never will
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from rxflow.process.environment import Surroundings
 from rxflow.process.heartbeat import Beating
+from rxflow.process.worker import Works, has_ended
 from rxflow.testing.virtual.scheduler import VirtualScheduler
 
 T = TypeVar("T")
@@ -48,6 +50,8 @@ def off_the_loop() -> Generator[None]:
 class Inline(Executor):
     """Runs what is submitted at once, on the thread that submits it, but off its loop."""
 
+    at_once = 8
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
         try:
@@ -56,6 +60,9 @@ class Inline(Executor):
         except Exception as error:  # noqa: BLE001 (handed to whoever waits)
             future.set_exception(error)
         return future
+
+    def wait(self, under_way: threading.Lock, seconds: float) -> bool:
+        return has_ended(under_way, seconds)
 
     def end(self, seconds: float) -> None:
         """All is done."""
@@ -80,6 +87,7 @@ class VirtualSurroundings(Surroundings):
     def __init__(self, scheduler: VirtualScheduler) -> None:
         self._scheduler = scheduler
         self.dice: Callable[[float, str], float] = _longest
+        self._workers: dict[int, tuple[object, Works]] = {}
 
     def utc(self) -> datetime:
         return self._scheduler.now
@@ -92,9 +100,13 @@ class VirtualSurroundings(Surroundings):
         with off_the_loop():
             work()
 
-    def worker(self, name: str) -> Inline:
+    def worker(self, name: str, store: object = None) -> Works:
         del name
-        return INLINE
+        return self._workers.get(id(store), (store, INLINE))[1]
+
+    def write_by(self, worker: Works, store: object) -> None:
+        """Have this worker write into this store."""
+        self._workers[id(store)] = (store, worker)
 
     def watch(self, link: Beating) -> None:
         """Nothing blocks this loop: its time stands still meanwhile."""

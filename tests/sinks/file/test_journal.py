@@ -1,31 +1,16 @@
 import errno
 import json
 import os
-import threading
 
 import pytest
 
 from rxflow.errors import SinkError
+from rxflow.sinks.contracts import Receipt
 from rxflow.sinks.file import journal, store
 from rxflow.sinks.file.format import ARRAY, LINES
-from rxflow.sinks.file.journal import Claim
 from rxflow.sinks.file.store import DurableFile
 
 LAYOUTS = pytest.mark.parametrize("layout", [ARRAY, LINES], ids=["array", "lines"])
-
-
-class Book:
-    """Whom a journal tells of what it has dropped."""
-
-    def __init__(self):
-        self.dropped = []
-        self.held = []
-
-    def receipts(self, tokens):
-        return self.held
-
-    def released(self, packet_ids):
-        self.dropped.extend(packet_ids)
 
 
 def opened(path, layout=ARRAY, existing="append"):
@@ -34,9 +19,9 @@ def opened(path, layout=ARRAY, existing="append"):
     return file
 
 
-def claimed(first, *packet_ids, session="s", epoch=0):
-    """Claims of one row for each of these ids; the digest is ten times the id."""
-    return [Claim(first + n, session, epoch, i, 10 * i) for n, i in enumerate(packet_ids)]
+def claimed(first, *packet_ids, session="s"):
+    """Receipts of one row for each of these ids; the digest is ten times the id."""
+    return [Receipt(first + n, session, i, 10 * i) for n, i in enumerate(packet_ids)]
 
 
 def rows_of(path, layout=ARRAY):
@@ -52,7 +37,7 @@ def kept(path, layout=ARRAY, session="s", **settings):
     """What a new process finds committed."""
     file = opened(path, layout, **settings)
     try:
-        return file.inflight.attach(session, Book())
+        return file.receipts(session)
     finally:
         file.close()
 
@@ -60,13 +45,10 @@ def kept(path, layout=ARRAY, session="s", **settings):
 @LAYOUTS
 def test_what_is_committed_and_not_released_is_known_to_the_next_process(path, layout):
     file = opened(path, layout)
-    book = Book()
-    assert file.inflight.attach("s", book) == {}
+    assert file.receipts("s") == {}
     file.commit([b"1", b"2", b"3"], claimed(0, 7, 8, 9))
-    file.inflight.release("s", [8])
-    assert book.dropped == []
-    file.inflight.sync()
-    assert book.dropped == [8]
+    file.release("s", [8])
+    assert file.receipts("s") == {7: 70, 9: 90}
     file.close()
     assert kept(path, layout) == {7: 70, 9: 90}
     assert kept(path, layout, session="other") == {}
@@ -75,38 +57,34 @@ def test_what_is_committed_and_not_released_is_known_to_the_next_process(path, l
 def test_without_a_session_no_journal_is_made(path):
     file = opened(path)
     file.commit([b"1"])
-    assert file.inflight.claims([None]) == []
     file.close()
     assert not journal_of(path).exists()
 
 
-def test_a_released_id_is_dropped_by_the_next_commit_too(path):
+def test_a_released_id_may_be_that_of_another_message(path):
     file = opened(path)
-    book = Book()
-    file.inflight.attach("s", book)
     file.commit([b"1"], claimed(0, 7))
-    file.inflight.release("s", [7])
+    file.release("s", [7])
     file.commit([b"2"], claimed(0, 8))
-    assert book.dropped == [7]
+    file.commit([b"3"], [Receipt(0, "s", 7, 71)])
     file.close()
-    assert kept(path) == {8: 80}
+    assert kept(path) == {8: 80, 7: 71}
 
 
-def test_an_id_that_is_in_no_row_is_released_at_once(path):
+def test_an_id_that_is_in_no_row_can_be_released(path):
     file = opened(path)
-    book = Book()
-    file.inflight.attach("s", book)
-    assert not file.inflight.release("s", [5])
-    assert not file.inflight.release("unknown", [5])
-    assert book.dropped == [5]
+    file.receipts("s")
+    file.release("s", [5])
+    file.release("unknown", [5])
     file.close()
+    assert kept(path) == {}
 
 
 @LAYOUTS
 def test_an_id_counts_as_committed_only_if_its_row_is_in_the_file(path, layout):
     """At every byte: of the journal with no row written, of the rows with the journal whole."""
     file = opened(path, layout)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     file.commit([b'"old"'], claimed(0, 1))
     before, noted = path.read_bytes(), journal_of(path).read_bytes()
     file.commit([b'"a"', b'{"b":1}', b'"c"'], claimed(0, 2, 3, 4))
@@ -128,7 +106,7 @@ def test_an_id_counts_as_committed_only_if_its_row_is_in_the_file(path, layout):
 
 def test_what_did_not_count_once_never_counts_when_other_rows_stand_there(path):
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     before = path.read_bytes()
     file.commit([b'"a"'], claimed(0, 2))
     file.close()
@@ -142,7 +120,7 @@ def test_what_did_not_count_once_never_counts_when_other_rows_stand_there(path):
 @pytest.mark.parametrize("name", ["ENOSPC", "EIO"])
 def test_rows_that_failed_do_not_count(path, monkeypatch, name):
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     file.commit([b"1"], claimed(0, 1))
     real = os.pwrite
 
@@ -160,17 +138,14 @@ def test_rows_that_failed_do_not_count(path, monkeypatch, name):
     assert kept(path) == {1: 10}
 
 
-def test_rows_that_failed_do_not_count_though_releases_came_meanwhile(path, monkeypatch):
+def test_rows_that_failed_do_not_count_though_releases_came_before(path, monkeypatch):
     file = opened(path)
-    book = Book()
-    file.inflight.attach("s", book)
     file.commit([b"1"], claimed(0, 1))
+    file.release("s", [1])
     real = os.pwrite
 
     def pwrite(fd, data, at):
         if data.startswith(b",2"):
-            file.inflight.release("s", [1])
-            file.inflight.sync()
             raise OSError(errno.ENOSPC, "full")
         return real(fd, data, at)
 
@@ -178,13 +153,12 @@ def test_rows_that_failed_do_not_count_though_releases_came_meanwhile(path, monk
     with pytest.raises(SinkError):
         file.commit([b"2"], claimed(0, 2))
     file.close()
-    assert book.dropped == [1]
     assert kept(path) == {}
 
 
 def test_when_the_journal_cannot_be_written_no_row_is(path, monkeypatch):
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     before = path.read_bytes()
 
     def fail(fd):
@@ -198,35 +172,21 @@ def test_when_the_journal_cannot_be_written_no_row_is(path, monkeypatch):
     file.close()
 
 
-def test_a_lost_session_empties_the_journal_and_refuses_what_was_claimed_before(path):
+def test_a_lost_session_empties_the_journal_of_its_own_ids(path):
     file = opened(path)
-    file.inflight.attach("s", Book())
-    file.inflight.attach("t", Book())
     file.commit([b"1", b"2"], claimed(0, 1) + claimed(1, 1, session="t"))
-    file.inflight.forget("s")
-    file.inflight.forget("unknown")
-    file.commit([b"3", b"4"], claimed(0, 5) + claimed(1, 6, epoch=1))
+    file.forget("s")
+    file.forget("unknown")
+    file.commit([b"3"], claimed(0, 6))
     file.close()
     assert kept(path) == {6: 60}
     assert kept(path, session="t") == {1: 10}
 
 
-def test_claims_are_asked_of_whoever_attached_last(path):
-    file = opened(path)
-    first, second = Book(), Book()
-    file.inflight.attach("s", first)
-    file.inflight.attach("s", second)
-    first.held, second.held = [(0, 1, 10)], [(1, 2, 20)]
-    assert file.inflight.claims([None, None]) == [Claim(1, "s", 0, 2, 20)]
-    file.inflight.forget("s")
-    assert file.inflight.claims([None, None]) == [Claim(1, "s", 1, 2, 20)]
-    file.close()
-
-
 def test_a_commit_in_parts_claims_each_row_where_it_ends(path, monkeypatch):
     monkeypatch.setattr(store, "COMMIT_BYTES", 40)
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     file.commit([b"%d" % (10**9 + n) for n in range(20)], claimed(0, *range(1, 21)))
     assert file.commits > 3
     file.close()
@@ -238,7 +198,7 @@ def test_a_commit_in_parts_claims_each_row_where_it_ends(path, monkeypatch):
 
 def test_after_a_rotation_what_is_in_the_old_file_still_counts(path):
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     file.commit([b"1"], claimed(0, 1))
     file.close()
     assert kept(path, existing="rotate") == {1: 10}
@@ -247,7 +207,7 @@ def test_after_a_rotation_what_is_in_the_old_file_still_counts(path):
 
 def test_a_file_that_was_taken_away_does_not_have_its_rows(path):
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     file.commit([b"1"], claimed(0, 1))
     file.close()
     path.rename(path.with_name("elsewhere"))
@@ -257,10 +217,10 @@ def test_a_file_that_was_taken_away_does_not_have_its_rows(path):
 def test_a_long_journal_is_made_anew(path, monkeypatch):
     monkeypatch.setattr(journal, "_LONG", 500)
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     for n in range(100):
         file.commit([b"%d" % n], claimed(0, n + 1))
-        file.inflight.release("s", [n + 1] if n < 99 else [])
+        file.release("s", [n + 1] if n < 99 else [])
     assert journal_of(path).stat().st_size < 1000
     file.close()
     assert kept(path) == {100: 1000}
@@ -284,14 +244,14 @@ def test_a_symbolic_link_as_journal_is_refused(path):
 def test_the_journal_has_the_mode_of_the_file(path):
     file = DurableFile(path, ARRAY, "append", 0o600)
     file.open()
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     file.close()
     assert journal_of(path).stat().st_mode & 0o777 == 0o600
 
 
 def test_what_a_killed_process_wrote_is_synced_before_it_counts(path, monkeypatch):
     file = opened(path)
-    file.inflight.attach("s", Book())
+    file.receipts("s")
     file.commit([b"1"], claimed(0, 1))
     file.close()
     synced = []
@@ -305,29 +265,7 @@ def test_a_closed_journal_says_so(path):
     file = opened(path)
     file.close()
     with pytest.raises(SinkError, match="closed"):
-        file.inflight.attach("s", Book())
-    file.inflight.sync()
-
-
-def test_releases_and_commits_on_two_threads_lose_nothing(path):
-    file = opened(path)
-    book = Book()
-    file.inflight.attach("s", book)
-    file.commit([b"0"] * 200, claimed(0, *range(1, 201)))
-
-    def release():
-        for packet_id in range(1, 201):
-            file.inflight.release("s", [packet_id])
-            file.inflight.sync()
-
-    thread = threading.Thread(target=release)
-    thread.start()
-    for n in range(50):
-        file.commit([b"1"], claimed(0, 300 + n))
-    thread.join()
-    file.close()
-    assert sorted(book.dropped) == list(range(1, 201))
-    assert sorted(kept(path)) == list(range(300, 350))
+        file.receipts("s")
 
 
 # -- a file that was moved aside -------------------------------------------------------------------
@@ -336,14 +274,14 @@ def test_releases_and_commits_on_two_threads_lose_nothing(path):
 def journalled(path):
     """A sink's file in which the row of one QoS 2 message is, not released; left as by a kill."""
     file = opened(path)
-    file.inflight.attach("s", Book())
-    file.commit([b"1"], [Claim(0, "s", 0, 7, 70)])
+    file.receipts("s")
+    file.commit([b"1"], [Receipt(0, "s", 7, 70)])
     file.close()
 
 
 def known(path, existing):
     file = opened(path, existing=existing)
-    ids = file.inflight.attach("s", Book())
+    ids = file.receipts("s")
     file.close()
     return ids, file.inflight.unknown
 
