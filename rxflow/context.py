@@ -19,9 +19,13 @@ class Connection(Protocol):
 
     Attributes:
         ledger: Its deliveries.
+        has_ended: True once it hands on nothing more.
+        connected_at: Since when it has its connection, by the loop's clock; None: it has none.
     """
 
     ledger: Ledger
+    has_ended: bool
+    connected_at: float | None
 
     @property
     def unreached(self) -> str | None:

@@ -185,6 +185,7 @@ RUN = {
     "drain_timeout": [*NUMBER_OF_SECONDS, None],
     "needs_connection": FLAG,
     "log": FLAG,
+    "on_start": FUNCTION,
 }
 RUN["pipelines"] += [(NEVER, NEVER), ("a", "b", "c"), ([NEVER, Subject()],)]
 RUN["pipelines"] += [(Subject(), "rows.json")]

@@ -110,6 +110,7 @@ class Source:
         self._has_completed = False
         self._connects = 0
         self._lost_at: float | None = None
+        self.connected_at: float | None = None
         self._has_stood = False
         self._session = Session(settings.client_id, str(settings.address.anonymous), is_given=True)
         self._subscribing = self._subscribing_anew()
@@ -381,6 +382,7 @@ class Source:
     def connected(self, *, session_present: bool) -> None:
         self.ledger.connected(session_present=session_present)
         self._connects += 1
+        self.connected_at = self._loop.time()
         if not session_present:
             self._report_gap()
         elif self._has_qos2_journal and not self._session.has_been:
@@ -555,6 +557,7 @@ class Source:
 
     def disconnected(self, reason: str) -> None:
         del reason  # the client logs it
+        self.connected_at = None
         self._stop_waiting()
         if self._lost_at is None:
             self._lost_at = self._loop.time()

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one run; `str` is one line.
+    """The figures of one run, at its end or so far; `str` is one line.
+
+    `received` is the sum of `stored`, `filtered`, `rejected`, `unacknowledged` and `held`. Of QoS 0
+    what is not stored yet counts as filtered: such a message has no delivery.
 
     Attributes:
         received: Messages of MQTT sources; of a pipeline without one, what it stored or rejected.
@@ -18,6 +21,7 @@ class Report:
         commits: Times that the sinks wrote and synced.
         bytes: Of rows, written by the sinks.
         seconds: From start to end.
+        held: Those that are in the pipeline still; none at the end.
     """
 
     received: int
@@ -28,10 +32,12 @@ class Report:
     commits: int
     bytes: int
     seconds: float
+    held: int = 0
 
     def __str__(self) -> str:
         return (
             f"received {self.received:,}, stored {self.stored:,}, filtered {self.filtered:,}, "
-            f"rejected {self.rejected:,}, unacknowledged {self.unacknowledged:,}; "
+            f"rejected {self.rejected:,}, unacknowledged {self.unacknowledged:,}"
+            f"{f', held {self.held:,}' if self.held else ''}; "
             f"{self.commits:,} commits, {self.bytes:,} bytes, {self.seconds:.1f} s"
         )

@@ -17,6 +17,7 @@ from rxflow.log import announce, escaped, logger
 from rxflow.mqtt.sessions import ClientIds
 from rxflow.process.environment import surroundings_of
 from rxflow.running import plain
+from rxflow.running.health import Health, Running, Watch
 from rxflow.running.pipeline import Life, Pipeline
 from rxflow.running.report import Report
 from rxflow.running.signals import Stoppable, no_signals, signals
@@ -41,6 +42,7 @@ def run(
     drain_timeout: float = ...,
     needs_connection: bool = ...,
     log: bool = ...,
+    on_start: Callable[[Running], object] | None = ...,
 ) -> Report: ...
 @overload
 def run(
@@ -50,14 +52,16 @@ def run(
     drain_timeout: float = ...,
     needs_connection: bool = ...,
     log: bool = ...,
+    on_start: Callable[[Running], object] | None = ...,
 ) -> Report: ...
-def run(
+def run(  # noqa: PLR0913 (each is one fact)
     *pipelines: Any,
     name: str | None = None,
     seconds: float | None = None,
     drain_timeout: float = 5.0,
     needs_connection: bool = True,
     log: bool = True,
+    on_start: Callable[[Running], object] | None = None,
 ) -> Report:
     """Run a pipeline until it ends, on this thread.
 
@@ -76,6 +80,8 @@ def run(
         needs_connection: Whether a source that never had a connection within `seconds` is a
             `ConnectError`; False: the report says that nothing was received, and no more.
         log: Enable rxflow's log. False leaves it as it is.
+        on_start: Called once on this thread, when the sinks are open and nothing has come: with the
+            run, which reports at any time and can be stopped. What it raises ends the run.
 
     Returns:
         What was received and what became of it.
@@ -93,7 +99,13 @@ def run(
     else:
         raise ConfigError("run(): an asyncio loop runs here; use `await run_async(...)`")
     one = _Run(
-        pipelines, name, seconds, drain_timeout, needs_connection=needs_connection, is_program=log
+        pipelines,
+        name,
+        seconds,
+        drain_timeout,
+        needs_connection=needs_connection,
+        is_program=log,
+        on_start=on_start,
     )
     return asyncio.run(one.to_the_end(signals))
 
@@ -109,6 +121,7 @@ def run_async(
     drain_timeout: float = ...,
     needs_connection: bool = ...,
     log: bool = ...,
+    on_start: Callable[[Running], object] | None = ...,
 ) -> Coroutine[Any, Any, Report]: ...
 @overload
 def run_async(
@@ -118,14 +131,16 @@ def run_async(
     drain_timeout: float = ...,
     needs_connection: bool = ...,
     log: bool = ...,
+    on_start: Callable[[Running], object] | None = ...,
 ) -> Coroutine[Any, Any, Report]: ...
-def run_async(
+def run_async(  # noqa: PLR0913 (likewise)
     *pipelines: Any,
     name: str | None = None,
     seconds: float | None = None,
     drain_timeout: float = 5.0,
     needs_connection: bool = True,
     log: bool = True,
+    on_start: Callable[[Running], object] | None = None,
 ) -> Coroutine[Any, Any, Report]:
     """The same as `run`, inside a running asyncio program: `await` it, or make it a task.
 
@@ -133,7 +148,13 @@ def run_async(
     `CancelledError`; cancelling it again while it drains disposes at once.
     """
     one = _Run(
-        pipelines, name, seconds, drain_timeout, needs_connection=needs_connection, is_program=log
+        pipelines,
+        name,
+        seconds,
+        drain_timeout,
+        needs_connection=needs_connection,
+        is_program=log,
+        on_start=on_start,
     )
     return one.to_the_end(no_signals)
 
@@ -150,6 +171,7 @@ class _Run:
         *,
         needs_connection: bool,
         is_program: bool,
+        on_start: Callable[[Running], object] | None,
     ) -> None:
         pipelines = _pipelines(given)
         if name is not None:
@@ -158,6 +180,9 @@ class _Run:
         arguments.wait("drain_timeout", drain_timeout, is_none_fine=False)
         arguments.flag("needs_connection", needs_connection)
         arguments.flag("log", is_program)
+        if on_start is not None:
+            arguments.function("on_start", on_start)
+        self._on_start = on_start
         self._name = escaped(name or ", ".join(dict.fromkeys(each.name for each in pipelines)))
         self._seconds = seconds
         self._drain_timeout = drain_timeout
@@ -175,6 +200,7 @@ class _Run:
         self._has_drained = False
         self._is_aborted = False
         self._why_stopped = ""
+        self._final: Report | None = None
 
     async def to_the_end(
         self, handled: Callable[[Stoppable], contextlib.AbstractContextManager[None]]
@@ -182,7 +208,7 @@ class _Run:
         if self._context.is_program:
             logger.enable("rxflow")
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        self._watch = Watch(loop, self._context, self._sinks)
         limit = f" for at most {self._seconds:g} s" if self._seconds is not None else ""
         logger.info("launched {}{}", self._name, limit)
         interruption: BaseException | None = None
@@ -204,7 +230,8 @@ class _Run:
                     raise
                 finally:
                     self._miss_connections()
-                    report = self._report(loop.time() - began)
+                    self._watch.close()
+                    report = self._final = self._counted(is_over=True)
                     self._tell(report, interruption or self._error)
         if isinstance(self._error, StopIteration):  # which no coroutine can raise
             raise RxflowError("a function of the pipeline raised StopIteration") from self._error
@@ -239,6 +266,9 @@ class _Run:
                 context.client_ids = ClientIds(
                     path, lambda: surroundings_of(loop).worker("rxflow client ids")
                 )
+        if self._on_start:
+            self._watch.begin()
+            self._on_start(self)
         context.is_single = len(self._lives) == 1 and self._lives[0].is_single
         for life in self._lives:
             if isinstance(life.sink, TakingPlain):
@@ -269,7 +299,11 @@ class _Run:
     # -- ending ---------------------------------------------------------------------------------
 
     def stop(self, why: str) -> None:
-        """Complete the sources; the first reason counts."""
+        """Complete the sources; the first reason counts. On any thread."""
+        arguments.text("why", why)
+        self._context.here(partial(self._stopped, escaped(why)))
+
+    def _stopped(self, why: str) -> None:
         self._why_stopped = self._why_stopped or why
         self._stop.set()
 
@@ -417,14 +451,32 @@ class _Run:
             except Exception as error:  # noqa: BLE001 (a `finally_action`, say)
                 self._one_ended(error)
 
-    def _report(self, seconds: float) -> Report:
-        ledgers = [source.ledger for source in self._context.sources]
+    # -- what can be told of it -----------------------------------------------------------------
+
+    def report(self) -> Report:
+        """So far; once it has ended, of the whole."""
+        return self._final or self._counted()
+
+    def health(self) -> Health:
+        """As of now."""
+        return self._watch.health()
+
+    def _counted(self, *, is_over: bool = False) -> Report:
         aside = self._sinks.rejected
-        received = sum(ledger.received + ledger.received0 for ledger in ledgers)
-        stored = sum(ledger.stored + ledger.stored0 for ledger in ledgers)
+        ledgers = [source.ledger for source in self._context.sources]
+        # What became of messages before how many came: on another thread, meanwhile more come.
+        let_go = sum(ledger.let_go for ledger in ledgers)
+        stored = sum(ledger.stored for ledger in ledgers)
+        stored0 = sum(ledger.stored0 for ledger in ledgers)
+        held = 0 if is_over else sum(ledger.unsettled for ledger in ledgers)
+        received = sum(ledger.received for ledger in ledgers)
+        received0 = sum(ledger.received0 for ledger in ledgers)
+        left = received - stored - let_go
+        held = min(held, left)
+        received += received0
+        stored = stored + stored0 if ledgers else self._sinks.rows
         if not ledgers:
-            received = stored = self._sinks.rows
-        left = sum(ledger.left for ledger in ledgers)
+            received = stored
         # A QoS 0 message that two sinks stored is counted twice: it has no delivery of its own.
         stored = min(stored, received - left)
         aside = min(aside, stored)  # beside a source, plain values don't count
@@ -434,10 +486,11 @@ class _Run:
             stored=stored,
             filtered=received - stored - aside - left,
             rejected=aside,
-            unacknowledged=left,
+            unacknowledged=left - held,
             commits=self._sinks.commits,
             bytes=self._sinks.bytes,
-            seconds=seconds,
+            seconds=self._watch.seconds,
+            held=held,
         )
 
 

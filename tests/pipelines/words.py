@@ -8,9 +8,7 @@ is parted, `["#1", ...]` is put around an item, so that a row says by which way 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -354,19 +352,10 @@ def counted(key: str) -> Callable[[Any], Any]:
 async def stopped(*pairs: Any, at: float, **settings: Any) -> Any:
     """Run, and be told to end as by SIGTERM."""
 
-    @contextlib.contextmanager
-    def signals(one: Any) -> Iterator[None]:
-        timer = asyncio.get_running_loop().call_later(at, one.stop, "SIGTERM")
-        yield
-        timer.cancel()
+    def start(running: Any) -> None:
+        asyncio.get_running_loop().call_later(at, running.stop, "SIGTERM")
 
-    module: Any = sys.modules["rxflow.running.run"]
-    no_signals, module.no_signals = module.no_signals, signals
-    try:
-        running = run_async(*pairs, **settings)
-    finally:
-        module.no_signals = no_signals
-    return await running
+    return await run_async(*pairs, on_start=start, **settings)
 
 
 async def cancelled(*pairs: Any, at: float, again: float | None = None, **settings: Any) -> Any:
