@@ -1,6 +1,6 @@
 """What the arguments of functions and classes must be: each is checked while composing.
 
-Every refusal is a `ConfigError` of one form: `qos must be 0, 1 or 2, not 3`.
+Every refusal is a `ConfigError` of one form, made here: `qos must be 0, 1 or 2, not 3`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ _METHODS: Final = ("on_next", "on_error", "on_completed")
 _SHOWN: Final = 80
 
 
+def wrong(name: str, rule: str) -> ConfigError:
+    """A refusal that shows no value, since it is secret, or right by itself: `name must rule`."""
+    return ConfigError(f"{name} must {rule}")
+
+
 def refuse(name: str, right: str, value: object) -> NoReturn:
     """Refuse a value, which is shown.
 
     Raises:
         ConfigError: `name must be right, not value`.
     """
-    raise ConfigError(f"{name} must be {right}, not {shown(value)}")
+    raise wrong(name, f"be {right}, not {shown(value)}")
 
 
 def shown(value: object) -> str:
@@ -48,7 +53,7 @@ def shown(value: object) -> str:
 def secret(name: str, value: object, *, or_else: str = "", is_none_fine: bool = True) -> None:
     """Refuse what is no text, and show nothing of it."""
     if not isinstance(value, str) and not (value is None and is_none_fine):
-        raise ConfigError(f"{name} must be a str{or_else}, not {type(value).__name__}")
+        raise wrong(name, f"be a str{or_else}, not {type(value).__name__}")
 
 
 def text(name: str, value: object, *, is_empty_fine: bool = False) -> None:
@@ -171,8 +176,7 @@ def seconds(name: str, value: typing.RelativeTime, *, is_zero_fine: bool = False
         return timedelta(seconds=number)
     except OverflowError as error:
         most = int(timedelta.max.total_seconds())
-        text = f"{name} must be at most {most:,} seconds, not {shown(given)}"
-        raise ConfigError(text) from error
+        raise wrong(name, f"be at most {most:,} seconds, not {shown(given)}") from error
 
 
 def function(name: str, value: object, *, or_else: str = "", is_stream_fine: bool = False) -> None:
@@ -189,18 +193,20 @@ def function(name: str, value: object, *, or_else: str = "", is_stream_fine: boo
     if isinstance(value, type) and hasattr(value, "on_next"):
         refuse(name, f"a function{or_else}: make one, {value.__name__}(...)", value)
     if _is_made_by(inspect.iscoroutinefunction, value):
-        raise ConfigError(
-            f"{name} must be a plain function{or_else}, not the coroutine function "
-            f"{shown(value)}: nothing would await it. In a pipeline, "
-            "flat_map(lambda item: asyncio.ensure_future(function(item))) does"
+        raise wrong(
+            name,
+            f"be a plain function{or_else}, not the coroutine function {shown(value)}: nothing "
+            "would await it. In a pipeline, "
+            "flat_map(lambda item: asyncio.ensure_future(function(item))) does",
         )
     if _is_made_by(inspect.isasyncgenfunction, value) or (
         not is_stream_fine and _is_made_by(inspect.isgeneratorfunction, value)
     ):
-        raise ConfigError(
-            f"{name} must be a plain function{or_else}, not the generator function "
-            f"{shown(value)}: nothing would run it. In a pipeline, "
-            "flat_map emits each item of a list that a function returns"
+        raise wrong(
+            name,
+            f"be a plain function{or_else}, not the generator function {shown(value)}: nothing "
+            "would run it. In a pipeline, "
+            "flat_map emits each item of a list that a function returns",
         )
 
 
@@ -235,6 +241,6 @@ def operator(name: str, value: object) -> None:
     """Refuse what can't be one of those of `pipe`."""
     if is_observer(value) or (isinstance(value, type) and hasattr(value, "on_next")):
         advice = "A pipeline ends by run(observable, sink) or subscribe(sink)"
-        raise ConfigError(f"{name} must be functions, not the sink {shown(value)}. {advice}")
+        raise wrong(name, f"be functions, not the sink {shown(value)}. {advice}")
     if isinstance(value, abc.ObservableBase) or not callable(value):
         refuse(name, "functions, such as ops.map(function)", value)

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from reactivex import Observable
 
 from rxflow import arguments
-from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.operators import OPERATORS
 
@@ -119,7 +118,7 @@ def _flow(name: str, made: Observable[Any]) -> Flow[Any]:
 def _checked(name: str, sources: tuple[Any, ...]) -> tuple[Observable[Any], ...]:
     names = "source and others" if name == "with_latest_from" else "sources"
     if not sources:
-        raise ConfigError(f"{names} of {name}() must be one Observable or more, not none")
+        raise arguments.wrong(f"{names} of {name}()", "be one Observable or more, not none")
     for source in sources:
         if not isinstance(source, Observable):
             arguments.refuse(f"{names} of {name}()", "Observables", source)

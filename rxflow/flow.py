@@ -349,10 +349,9 @@ def _check_operator(operator: Any, source: Any) -> None:
             "source hears too late of an end or an error, and acknowledges what nobody has"
         )
     if isinstance(operator, Operator) and not isinstance(source, abc.ObservableBase):
-        raise ConfigError(
-            f"{operator.label} must follow an Observable; the operator before it makes a "
-            f"{type(source).__name__}"
-        )
+        made = type(source).__name__
+        rule = f"each follow an Observable; the one before {operator.label} makes a {made}"
+        raise arguments.wrong("operators", rule)
 
 
 _UNCALLED: Final = {

@@ -15,7 +15,7 @@ from typing import Final
 from loguru import logger
 
 from rxflow import arguments
-from rxflow.errors import ConfigError, RxflowWarning
+from rxflow.errors import RxflowWarning
 
 __all__ = ["PerSecond", "announce", "escaped", "log_to_terminal", "logger", "printable", "tell"]
 
@@ -85,7 +85,7 @@ class PerSecond:
         try:
             logger.level(level)
         except ValueError as error:
-            raise ConfigError(f"level must be one of the log: {error}") from error
+            raise arguments.wrong("level", f"be one of the log: {error}") from error
         self._summary = summary
         self._level = level
         self._since = 0.0

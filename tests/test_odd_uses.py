@@ -91,7 +91,7 @@ COMPOSING: dict[str, tuple[Callable[[], object], str]] = {
     "an observable as an operator": (lambda: NEVER.pipe(NEVER), "functions"),
     "an operator after partition": (
         lambda: NEVER.pipe(ops.partition(bool), ops.map(len)),
-        "must follow an Observable.*list",
+        "must each follow an Observable.*list",
     ),
     "a value as a mapper": (lambda: ops.map(5), "mapper must be a function, not 5"),
     "None as a predicate": (lambda: ops.filter(None), "predicate must be a function, not None"),

@@ -158,12 +158,12 @@ class Broker:
 
 def _check_users(users: object) -> None:
     if not isinstance(users, Mapping):
-        raise ConfigError("users must be passwords by username, such as {'name': 'password'}")
+        raise arguments.wrong("users", "be passwords by username, such as {'name': 'password'}")
     if not users:
-        raise ConfigError("users must have one user or more; leave it out to let anyone in")
+        raise arguments.wrong("users", "have one user or more; leave it out to let anyone in")
     for name, password in cast("Mapping[Any, Any]", users).items():
         if not isinstance(name, str) or not isinstance(password, str):  # and shows no password
-            raise ConfigError("users must have a str for each username and each password")
+            raise arguments.wrong("users", "have a str for each username and each password")
 
 
 _Serve = Callable[

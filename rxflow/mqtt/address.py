@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast, final
 from urllib.parse import quote, unquote_to_bytes
 
+from rxflow.arguments import wrong
 from rxflow.errors import ConfigError, ConnectError
 
 Scheme = Literal["mqtt", "mqtts", "ws", "wss", "mqtt+unix"]
@@ -222,7 +223,7 @@ def _wrong(url: str, problem: str) -> ConfigError:
     # Whatever stands before the last '@' may be a password that nobody encoded.
     masked = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
     shown = masked.partition("?")[0]
-    return ConfigError(f"url: {problem}, in {shown!r}")
+    return wrong("url", f"name a broker: {problem}, in {shown!r}")
 
 
 def _socket_path(url: str, place: str, path: str) -> str:
@@ -318,13 +319,12 @@ def _credentials(url: str, credentials: str) -> tuple[str | None, str | None]:
 
 def _check_credentials(username: str | None, password: str | Callable[[], str] | None) -> None:
     if password is not None and username is None:  # [MQTT-3.1.2-22]
-        raise ConfigError("password: it needs a username; username='' is one")
+        raise wrong("password", "come with a username; username='' is one")
     for name, value in (("username", username), ("password", password)):
         if not isinstance(value, str):
             continue
         size = len(value.encode(errors="replace"))
         has_surrogate = any("\ud800" <= c <= "\udfff" for c in value)
         if size > _LONGEST or has_surrogate or (name == "username" and "\0" in value):
-            raise ConfigError(
-                f"{name}: at most {_LONGEST:,} bytes of UTF-8, and no U+0000 in the username"
-            )
+            ending = ", without U+0000" if name == "username" else ""
+            raise wrong(name, f"be at most {_LONGEST:,} bytes of UTF-8{ending}")

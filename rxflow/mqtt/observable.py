@@ -11,7 +11,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow import arguments
-from rxflow.arguments import check_range
+from rxflow.arguments import check_range, wrong
 from rxflow.background import running_or_background_loop
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
@@ -237,7 +237,7 @@ def _check_clean_start(clean_start: object, client_id: str | None) -> None:
     if clean_start is not None:
         arguments.one_of("clean_start", clean_start, (True, False, None))
     if clean_start is False and client_id is None:
-        raise ConfigError("clean_start=False must come with a client_id: it names the session")
+        raise wrong("clean_start=False", "come with a client_id: it names the session")
 
 
 def _is_rival(other: object, settings: Settings) -> bool:
@@ -252,7 +252,7 @@ def _is_rival(other: object, settings: Settings) -> bool:
 def _filters(topics: Iterable[Filter], qos: int) -> tuple[tuple[str, int], ...]:
     pairs = tuple(_pair(topic, qos) for topic in topics)
     if not pairs:
-        raise ConfigError("topics must be one topic filter or more, '#' for all, not none")
+        raise wrong("topics", "be one topic filter or more, '#' for all, not none")
     for name, each in pairs:
         check_filter(name)
         arguments.qos(f"topics: qos of {arguments.shown(name)}" if each is not qos else "qos", each)

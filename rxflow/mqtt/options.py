@@ -24,8 +24,7 @@ from typing import (
 )
 
 from rxflow import arguments
-from rxflow.arguments import check_range
-from rxflow.errors import ConfigError
+from rxflow.arguments import check_range, wrong
 from rxflow.log import tell
 from rxflow.mqtt import address, websocket
 from rxflow.mqtt.settings import SILENCE, Settings, Will
@@ -35,8 +34,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 VersionOrAuto = Literal["auto", "3.1.1", "5"]
 
-_LONGEST_KEEP_ALIVE = 65_535
-_LONGEST_TOPIC = 65_535
+_LONGEST: Final = 65_535
+"""Bytes of a string or a payload, and seconds of a keep alive: what two bytes can express."""
+
 _ONE_DAY = 86_400.0
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # [RFC 9110, 5.6.2]
 _HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
@@ -157,7 +157,7 @@ class Options:
         arguments.one_of("version", given.version, ("auto", *address.VERSIONS))
         if given.version != "auto" and self.place.version is None:
             self.place = replace(self.place, version=given.version)
-        check_range("keep_alive", given.keep_alive, 0, _LONGEST_KEEP_ALIVE)
+        check_range("keep_alive", given.keep_alive, 0, _LONGEST)
         arguments.wait("connect_timeout", given.connect_timeout)
         arguments.wait("reconnect_timeout", given.reconnect_timeout)
         check_range("answer_timeout", given.answer_timeout, 0.1, _ONE_DAY)
@@ -187,20 +187,23 @@ class Options:
             arguments.refuse("tls", "an ssl.SSLContext or None", given.tls)
         first = next(iter(files), "tls")
         if given.tls and files:
-            raise ConfigError(f"{first}: a context of your own (tls=) has its files already")
+            raise wrong(first, "not come with tls=: a context of your own has its files already")
         for name, path in files.items():
             arguments.path(name, path)
         if given.key_password is not None and given.cert_file is None:
-            raise ConfigError("key_password: there is no key; give key_file and cert_file")
+            raise wrong("key_password", "come with a key: give cert_file and key_file")
         if given.key_file is not None and given.cert_file is None:
-            raise ConfigError("key_file: a key needs its certificate; give cert_file")
+            raise wrong("key_file", "come with its certificate: give cert_file")
         if (given.tls or files) and not self.place.is_tls:
-            raise ConfigError(f"{first}: {self.place.scheme}:// is not encrypted; use mqtts://")
+            scheme = self.place.scheme
+            raise wrong(first, f"come with mqtts:// or wss://: {scheme}:// is not encrypted")
         if files:
             try:
                 self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-                raise ConfigError(f"tls: {self._unusable(error)}") from error
+                raise wrong(
+                    "tls", f"have files that can be used: {self._unusable(error)}"
+                ) from error
 
     @property
     def _files(self) -> dict[str, Any]:
@@ -214,18 +217,18 @@ class Options:
             return
         if not self.place.is_websocket:
             scheme = self.place.scheme
-            raise ConfigError(f"headers must come with ws:// or wss://; {scheme}:// has none")
+            raise wrong("headers", f"come with ws:// or wss://; {scheme}:// has none")
         if not isinstance(headers, Mapping):
             kind = type(headers).__name__
-            raise ConfigError(f"headers must be a mapping of names to values, not {kind}")
+            raise wrong("headers", f"be a mapping of names to values, not {kind}")
         for name, value in cast("Mapping[object, object]", headers).items():
             if not isinstance(name, str) or not _HEADER.fullmatch(name):
                 shown = arguments.shown(name)
-                raise ConfigError(f"headers must have names of headers: {shown} can't be the name")
+                raise wrong("headers", f"have names of headers: {shown} can't be the name")
             if name.lower() in _OWN_HEADERS or name.lower().startswith("sec-websocket-"):
-                raise ConfigError(f"headers must not have {name!r}: it belongs to the WebSocket")
+                raise wrong("headers", f"not have {name!r}: it belongs to the WebSocket")
             if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-                raise ConfigError(f"headers must have values of printable ASCII: not so {name!r}")
+                raise wrong("headers", f"have values of printable ASCII: not so {name!r}")
 
     def settings(
         self, *, is_durable: bool = False, session_expiry: int = 0, **more: Any
@@ -303,40 +306,39 @@ def check_client_id(client_id: str) -> None:
     """
     if (
         not isinstance(cast("object", client_id), str)
-        or not 1 <= len(client_id.encode(errors="replace")) <= 65_535  # noqa: PLR2004
+        or not 1 <= len(client_id.encode(errors="replace")) <= _LONGEST
         or not client_id.isprintable()
     ):
         arguments.refuse("client_id", "1 to 65,535 bytes of printable text", client_id)
 
 
-def check_publishable(topic: str) -> None:
+def check_publishable(topic: str, name: str = "topic") -> None:
     """Refuse what no broker may accept as the topic of a message.
 
     Raises:
         ConfigError: It is empty, too long, has a wildcard, or is no text.
     """
-    arguments.text("topic", topic)
+    arguments.text(name, topic)
     try:
-        name = topic.encode()
-        check_topic(name)
-        if len(name) > _LONGEST_TOPIC:
-            raise ValueError(f"{len(name):,} bytes are more than {_LONGEST_TOPIC:,}")  # noqa: TRY301
+        encoded = topic.encode()
+        check_topic(encoded)
     except ValueError as error:
         shown = arguments.shown(topic)
-        raise ConfigError(f"topic must be one to publish to, not {shown}: {error}") from error
+        raise wrong(name, f"be one to publish to, not {shown}: {error}") from error
+    _check_size(name, encoded)
 
 
-def _check_will(will: Will) -> None:
-    if not isinstance(cast("object", will), Will):
+def _check_size(name: str, value: bytes) -> None:
+    if len(value) > _LONGEST:
+        raise wrong(name, f"be at most {_LONGEST:,} bytes, not {len(value):,}")
+
+
+def _check_will(will: object) -> None:
+    if not isinstance(will, Will):
         arguments.refuse("will", "a Will(topic, payload) or None", will)
-    try:
-        check_publishable(will.topic)
-        arguments.qos("qos", will.qos)
-        arguments.flag("retain", will.retain)
-        if not isinstance(cast("object", will.payload), bytes):
-            arguments.refuse("payload", "bytes", will.payload)
-        if len(will.payload) > _LONGEST_TOPIC:
-            text = f"payload must be at most 65,535 bytes, not {len(will.payload):,}"
-            raise ConfigError(text)  # noqa: TRY301 (as its neighbours do)
-    except ConfigError as error:
-        raise ConfigError(f"will: {error}") from error
+    check_publishable(will.topic, "will.topic")
+    arguments.qos("will.qos", will.qos)
+    arguments.flag("will.retain", will.retain)
+    if not isinstance(cast("object", will.payload), bytes):
+        arguments.refuse("will.payload", "bytes", will.payload)
+    _check_size("will.payload", will.payload)

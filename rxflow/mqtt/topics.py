@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from typing import Final
 
-from rxflow.errors import ConfigError
+from rxflow.arguments import wrong
 
 _LONGEST: Final = 65_535  # bytes: a string's length has two of them [MQTT-1.5.4]
 _SHOWN: Final = 100
@@ -23,7 +23,7 @@ def check_filter(filter: str) -> None:
     """
     if problem := next(_problems(filter), None):
         shown = f"{filter[:_SHOWN]!r}{'…' * (len(filter) > _SHOWN)}"
-        raise ConfigError(f"topics: {shown} is no topic filter: {problem}")
+        raise wrong("topics", f"be topic filters, not {shown}: {problem}")
 
 
 def _problems(filter: str) -> Iterator[str]:  # noqa: C901 (one case for each rule)

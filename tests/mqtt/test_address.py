@@ -115,7 +115,7 @@ def test_arguments_win_over_the_url():
 def test_a_wrong_url_is_refused_with_its_reason(url, reason):
     with pytest.raises(ConfigError, match=reason) as caught:
         parse(url)
-    assert str(caught.value).startswith("url: ")
+    assert str(caught.value).startswith("url must name a broker: ")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_no_error_shows_a_credential(url):
     ],
 )
 def test_credentials_that_mqtt_cannot_carry_are_refused_unseen(username, password, name):
-    with pytest.raises(ConfigError, match=f"^{name}: ") as caught:
+    with pytest.raises(ConfigError, match=f"^{name} must ") as caught:
         parse("mqtt://h", username, password)
     assert CANARY not in str(caught.value)
 

@@ -142,8 +142,8 @@ def _file(
     if mode is not None and (type(mode) is not int or mode not in _PERMISSIONS):
         arguments.refuse("mode", "permission bits, such as 0o640", mode)
     if mode is not None and mode & _OWNER != _OWNER:
-        text = "permission bits with which its owner can open it again, such as 0o640"
-        raise ConfigError(f"mode must be {text}, not 0o{mode:o}")
+        right = "permission bits with which its owner can open it again, such as 0o640"
+        raise arguments.wrong("mode", f"be {right}, not 0o{mode:o}")
     return DurableFile(file, layout, existing, mode)
 
 
@@ -152,7 +152,7 @@ def _observer(
 ) -> abc.ObserverBase[Any] | None:
     arguments.observer("rejected", rejected)
     if getattr(rejected, "path", None) == file.path:
-        raise ConfigError(f"rejected must have a file of its own, not {str(file.path)!r} too")
+        raise arguments.wrong("rejected", f"have a file of its own, not {str(file.path)!r} too")
     return rejected
 
 
