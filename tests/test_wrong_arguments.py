@@ -27,6 +27,7 @@ from rxflow import ConfigError, Flow, JsonSink, Will, arguments, log
 from rxflow.broker import embedded
 from rxflow.mqtt import forgetting
 from rxflow.operators import OPERATORS
+from rxflow.operators import checking as check
 from rxflow.testing import DiagramError, Marbles
 from rxflow.testing.broker.diagram import DiagramBroker
 
@@ -444,8 +445,25 @@ OF_OPERATOR: dict[tuple[str, str], Any] = {
 }
 
 
+# An argument of a name that no other operator has is wrong by what it is declared to be.
+BY_CHECK: dict[Any, Any] = {
+    check.anything: VALUE,
+    check.at_least_one: POSITIVE,
+    check.at_least_zero: WHOLE,
+    check.flag: FLAG[1:],
+    check.function: FUNCTION,
+    check.observable: OBSERVABLE,
+    check.observer: OBSERVER,
+    check.seconds: [*SPAN, 0],
+    check.text: NAMED,
+    check.wait: SPAN,
+    check.whole: [each for each in WHOLE if each != -1],
+}
+
+
 def of_operator(name: str, parameter: str) -> Any:
-    return OF_OPERATOR.get((name, parameter), BY_NAME.get(parameter))
+    by_name = OF_OPERATOR.get((name, parameter), BY_NAME.get(parameter))
+    return by_name or BY_CHECK.get(OPERATORS[name].checks[parameter])
 
 
 # -- what is right ---------------------------------------------------------------------------------

@@ -8,21 +8,25 @@ what repeats for ever lets the loop do something else.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from reactivex import Observable, abc, typing
 from reactivex.disposable import CompositeDisposable, Disposable
 
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import Layer, Make, change, operator
 from rxflow.operators.operator import Same, lifted
 from rxflow.operators.rejecting import emptied
 from rxflow.scope import ScopedScheduler, scope_of, unscoped
+
+__all__ = ["start_with"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
+@operator(args=check.anything)
 def start_with(*args: T) -> Same[T]:
     """Emit some items first.
 
@@ -47,10 +51,10 @@ def start_with(*args: T) -> Same[T]:
     return lifted(subscribe)
 
 
-def at_once(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.BEGINNING)
+def at_once(make: Make) -> Make:
     """The same operator of reactivex, which subscribes to its source without delay."""
 
-    @functools.wraps(make)
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
         plain = make(*args, **kwargs)
 

@@ -7,7 +7,6 @@ what they have.
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,10 +18,21 @@ from reactivex.disposable import CompositeDisposable
 
 from rxflow import arguments
 from rxflow.message import Batch, Message
-from rxflow.operators.holding import Holding, outlasting
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import Layer, changed_result, operator
+from rxflow.operators.holding import Holding, held, outlasting
 from rxflow.operators.operator import lifted
 from rxflow.operators.timing import Spans, Timer
-from rxflow.operators.windows import Windows, window_toggle
+from rxflow.operators.windows import toggled
+
+__all__ = [
+    "buffer",
+    "buffer_toggle",
+    "buffer_when",
+    "buffer_with_count",
+    "buffer_with_time",
+    "buffer_with_time_or_count",
+]
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -40,6 +50,36 @@ class Buffer(Protocol):
     def __call__(self, source: Observable[T], /) -> Observable[list[T]]: ...
 
 
+def _as_batch(items: list[Any]) -> list[Any]:
+    if not items or type(items[0]) is not Message or {*map(type, items)} != {Message}:
+        return items
+    return Batch(items)
+
+
+def _taken(items: list[Any]) -> list[Any]:
+    """What reactivex has collected; its `take_last_buffer` keeps the list that it has emitted."""
+    taken = list(items)
+    items.clear()
+    return _as_batch(taken)
+
+
+def _moved(collected: Any) -> Any:
+    moved = collected.copy()
+    collected.clear()
+    return moved
+
+
+batched: Final = changed_result(Layer.RESULT, rx.map(_taken))
+"""Of messages its lists are batches (`to_list`)."""
+
+never_empty: Final = changed_result(Layer.RESULT, rx.filter(bool))
+"""It emits no empty list (`buffer`)."""
+
+emptied_after: Final = changed_result(Layer.RESULT, rx.map(_moved))
+"""It does not keep what it has emitted (`to_set`)."""
+
+
+@operator(count=check.at_least_one, skip=check.at_least_one)
 def buffer_with_count(count: int, skip: int | None = None) -> Buffer:
     """Collect items into batches of a number.
 
@@ -58,13 +98,12 @@ def buffer_with_count(count: int, skip: int | None = None) -> Buffer:
     Raises:
         ConfigError: At call time, when either is out of range.
     """
-    arguments.at_least_one("count", count)
-    arguments.at_least_one("skip", skip if skip is not None else count)
     if skip is None or skip == count:
         return cast("Buffer", lifted(_in_line(count)))
     return cast("Buffer", lifted(_skipping(count, skip)))
 
 
+@operator(timespan=check.seconds, timeshift=check.wait)
 def buffer_with_time(
     timespan: typing.RelativeTime,
     timeshift: typing.RelativeTime | None = None,
@@ -92,6 +131,7 @@ def buffer_with_time(
     return cast("Buffer", lifted(_by_time(span, shift, scheduler)))
 
 
+@operator(is_single=True, timespan=check.seconds, count=check.at_least_one)
 def buffer_with_time_or_count(
     timespan: typing.RelativeTime, count: int, scheduler: abc.SchedulerBase | None = None
 ) -> Buffer:
@@ -113,10 +153,10 @@ def buffer_with_time_or_count(
         ConfigError: At call time, when either is out of range.
     """
     span = arguments.seconds("timespan", timespan)
-    arguments.at_least_one("count", count)
     return cast("Buffer", lifted(_by_time_or_count(span.total_seconds(), count, scheduler)))
 
 
+@operator(batched, never_empty, held, boundaries=check.observable)
 def buffer(boundaries: Observable[Any]) -> Buffer:
     """Collect what comes between two items of another stream.
 
@@ -132,6 +172,7 @@ def buffer(boundaries: Observable[Any]) -> Buffer:
     return cast("Buffer", compose(rx.window(boundaries), _LISTED))
 
 
+@operator(batched, never_empty, held)
 def buffer_when(closing_mapper: Callable[[], Observable[Any]]) -> Buffer:
     """Collect what comes until another stream emits or ends, which is then made anew.
 
@@ -141,6 +182,7 @@ def buffer_when(closing_mapper: Callable[[], Observable[Any]]) -> Buffer:
     return cast("Buffer", compose(rx.window_when(closing_mapper), _LISTED))
 
 
+@operator(batched, never_empty, openings=check.observable)
 def buffer_toggle(
     openings: Observable[Any], closing_mapper: Callable[[Any], Observable[Any]]
 ) -> Buffer:
@@ -158,60 +200,7 @@ def buffer_toggle(
         openings: A batch begins with each of its items.
         closing_mapper: Makes, of that item, the stream whose first item or end closes the batch.
     """
-    windows: Windows[Any] = window_toggle(openings, closing_mapper)
-    return cast("Buffer", compose(windows, _LISTED))
-
-
-def batched(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex (`to_list`); of messages its lists are batches."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        operator = make(*args, **kwargs)
-        return lambda source: rx.map(_taken)(operator(source))
-
-    return made
-
-
-def never_empty(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex (`buffer`), which emits no empty list."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        operator = make(*args, **kwargs)
-        return lambda source: rx.filter(bool)(operator(source))
-
-    return made
-
-
-def _taken(items: list[Any]) -> list[Any]:
-    """What reactivex has collected; its `take_last_buffer` keeps the list that it has emitted."""
-    taken = list(items)
-    items.clear()
-    return _as_batch(taken)
-
-
-def emptied_after(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex (`to_set`), which does not keep what it has emitted."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        operator = make(*args, **kwargs)
-        return lambda source: rx.map(_moved)(operator(source))
-
-    return made
-
-
-def _moved(collected: Any) -> Any:
-    moved = collected.copy()
-    collected.clear()
-    return moved
-
-
-def _as_batch(items: list[Any]) -> list[Any]:
-    if not items or type(items[0]) is not Message or {*map(type, items)} != {Message}:
-        return items
-    return Batch(items)
+    return cast("Buffer", compose(toggled(openings, closing_mapper), _LISTED))
 
 
 def _emit(items: list[Any], observer: abc.ObserverBase[Any]) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from reactivex import Observable
 from reactivex import operators as rx
 from reactivex.internal import default_comparer
 from reactivex.internal.basic import default_sub_comparer
 
+from rxflow.operators.declaring import Layer, Make, change, changed_source
 from rxflow.operators.envelope import bare, by_payload, payload_of
 
 
-def distinct(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.COMPARING)
+def distinct(make: Make) -> Make:
     """The same operator of reactivex (`distinct`), whose keys are payloads without deliveries."""
 
-    @functools.wraps(make)
     def made(
         key_mapper: Callable[[Any], Any] | None = None,
         comparer: Callable[[Any, Any], bool] | None = None,
@@ -30,20 +29,20 @@ def distinct(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def compared(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.COMPARING)
+def compared(make: Make) -> Make:
     """The same operator of reactivex (`max`), whose comparer gets payloads."""
 
-    @functools.wraps(make)
     def made(comparer: Callable[[Any, Any], Any] | None = None) -> Any:
         return make(by_payload(comparer or default_sub_comparer))
 
     return made
 
 
-def compared_by(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.COMPARING)
+def compared_by(make: Make) -> Make:
     """The same operator of reactivex (`max_by`), whose keys are payloads."""
 
-    @functools.wraps(make)
     def made(
         key_mapper: Callable[[Any], Any], comparer: Callable[[Any, Any], Any] | None = None
     ) -> Any:
@@ -55,26 +54,15 @@ def compared_by(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def equal(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.COMPARING)
+def equal(make: Make) -> Make:
     """The same operator of reactivex (`contains`), whose comparer gets payloads."""
 
-    @functools.wraps(make)
     def made(first: Any, comparer: Callable[[Any, Any], bool] | None = None) -> Any:
         return make(first, by_payload(comparer or default_comparer))
 
     return made
 
 
-def shown(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex (`to_marbles`), which shows payloads."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Any:
-        operator = make(*args, **kwargs)
-
-        def apply(source: Observable[Any]) -> Any:
-            return operator(rx.map(payload_of)(source))
-
-        return apply
-
-    return made
+shown: Final = changed_source(Layer.COMPARING, rx.map(payload_of))
+"""It shows payloads (`to_marbles`)."""

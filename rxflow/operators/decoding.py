@@ -7,13 +7,17 @@ from typing import Any, Protocol, cast, overload
 
 from reactivex import Observable, abc
 
-from rxflow import arguments, codec
+from rxflow import codec
 from rxflow.errors import DecodeError
 from rxflow.log import printable
 from rxflow.message import Message
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
 from rxflow.operators.operator import swift
 from rxflow.operators.rejecting import set_aside, topic_of
 from rxflow.scope import scope_of
+
+__all__ = ["decode_json"]
 
 
 class Decode(Protocol):
@@ -25,6 +29,12 @@ class Decode(Protocol):
     def __call__(self, source: Observable[bytes | str], /) -> Observable[Any]: ...
 
 
+@operator(
+    is_single=True,
+    rejected=check.observer,
+    max_payload_bytes=check.at_least_one,
+    exact_integers=check.flag,
+)
 def decode_json(
     *,
     rejected: abc.ObserverBase[Any] | None = None,
@@ -47,8 +57,6 @@ def decode_json(
         DecodeError: In the stream: not JSON, too long, too deeply nested, or neither bytes nor
             text. It names the topic.
     """
-    arguments.observer("rejected", rejected)
-    arguments.at_least_one("max_payload_bytes", max_payload_bytes)
     return cast("Decode", swift(_decoded(rejected, max_payload_bytes, is_exact=exact_integers)))
 
 

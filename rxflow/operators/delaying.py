@@ -8,13 +8,13 @@ when the stream fails they are dropped after the source was let go, not before.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
+from rxflow.operators.declaring import Layer, Make, change
 from rxflow.operators.holding import outlast
 from rxflow.operators.operator import lifted
 from rxflow.scope import Scope, scope_of, within
@@ -24,12 +24,14 @@ T = TypeVar("T")
 _GONE: Final = object()
 
 
-def delayed(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.RESULT)
+def delayed(make: Make) -> Make:
     """The same operator of reactivex (`delay`), which emits all that it holds."""
     return _boxed(make, is_newest_only=False)
 
 
-def thinned(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.RESULT)
+def thinned(make: Make) -> Make:
     """The same operator of reactivex (`debounce`, `sample`), which emits the newest it holds."""
     return _boxed(make, is_newest_only=True)
 
@@ -129,8 +131,7 @@ class _Boxes:
         self._held.clear()
 
 
-def _boxed(make: Callable[..., Any], *, is_newest_only: bool) -> Callable[..., Any]:
-    @functools.wraps(make)
+def _boxed(make: Make, *, is_newest_only: bool) -> Make:
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
         def opened(argument: Any) -> Any:
             # A function of the user's, such as that of `delay_with_mapper`, gets the item.

@@ -21,8 +21,12 @@ from reactivex.internal import (
 from reactivex.scheduler import TimeoutScheduler
 
 from rxflow import arguments
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
 from rxflow.operators.operator import lifted
 from rxflow.scope import Scope, scope_of, within
+
+__all__ = ["take_until", "take_until_with_time", "take_with_time"]
 
 T = TypeVar("T")
 
@@ -35,6 +39,7 @@ Stop: TypeAlias = Callable[
 _TOO_FEW: Final = (SequenceContainsNoElementsError, ArgumentOutOfRangeException)
 
 
+@operator(is_single=True, other=check.stream)
 def take_until(other: Observable[Any] | typing.AnyFuture[Any]) -> Same[T]:
     """End when another observable emits, with everything that came before.
 
@@ -54,7 +59,6 @@ def take_until(other: Observable[Any] | typing.AnyFuture[Any]) -> Same[T]:
         ConfigError: At call time, when `other` is neither.
     """
     until: Any = from_future(other) if is_future(other) else other
-    arguments.observable("other", until)
 
     def stop(
         end: Callable[[], None],
@@ -69,6 +73,7 @@ def take_until(other: Observable[Any] | typing.AnyFuture[Any]) -> Same[T]:
     return lifted(_until(stop))
 
 
+@operator(is_single=True, end_time=check.time)
 def take_until_with_time(
     end_time: typing.AbsoluteOrRelativeTime, scheduler: abc.SchedulerBase | None = None
 ) -> Same[T]:
@@ -91,6 +96,7 @@ def take_until_with_time(
     return lifted(_until(_at(end_time, scheduler), is_stop_first=True))
 
 
+@operator(is_single=True, duration=check.wait)
 def take_with_time(
     duration: typing.RelativeTime, scheduler: abc.SchedulerBase | None = None
 ) -> Same[T]:

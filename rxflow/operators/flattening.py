@@ -6,11 +6,10 @@ held while the stream runs. So a message that becomes many rows is acknowledged 
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from reactivex import Observable, abc, from_, from_future, typing
 from reactivex import operators as rx
@@ -19,11 +18,25 @@ from reactivex.internal import is_future
 
 from rxflow.delivery import Spread
 from rxflow.message import Message
+from rxflow.operators import checking as check
+from rxflow.operators.beginning import at_once
+from rxflow.operators.declaring import Layer, changed_source, operator
 from rxflow.operators.envelope import delivery_of, enveloped, messages_in, newest
 from rxflow.operators.holding import Fed, outlast
 from rxflow.operators.operator import Made, Same
 from rxflow.operators.rejecting import name_topic
 from rxflow.scope import scope_of, unscoped
+
+__all__ = [
+    "concat_map",
+    "expand",
+    "flat_map",
+    "flat_map_indexed",
+    "flat_map_latest",
+    "merge",
+    "switch_map",
+    "switch_map_indexed",
+]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -32,6 +45,7 @@ Streamed: TypeAlias = Observable[B] | typing.AnyFuture[B] | Iterable[B]
 """What may be made of an item: a stream, a future, or something to iterate over."""
 
 
+@operator(mapper=check.function_or_streamed)
 def flat_map(mapper: Callable[[A], Streamed[B]] | Streamed[B] | None = None) -> Made[A, B]:
     """Make a stream of each item, and merge them.
 
@@ -50,6 +64,7 @@ def flat_map(mapper: Callable[[A], Streamed[B]] | Streamed[B] | None = None) -> 
     return cast("Any", rx.flat_map(_streaming(mapper)))
 
 
+@operator(mapper_indexed=check.function_or_streamed)
 def flat_map_indexed(
     mapper_indexed: Callable[[A, int], Streamed[B]] | Streamed[B] | None = None,
 ) -> Made[A, B]:
@@ -61,6 +76,7 @@ def flat_map_indexed(
     return cast("Any", rx.flat_map_indexed(_streaming(mapper_indexed)))
 
 
+@operator(mapper=check.streaming)
 def flat_map_latest(mapper: Callable[[A], Observable[B] | typing.AnyFuture[B]]) -> Made[A, B]:
     """The same as `switch_map`, under its older name.
 
@@ -70,6 +86,7 @@ def flat_map_latest(mapper: Callable[[A], Observable[B] | typing.AnyFuture[B]]) 
     return cast("Any", rx.flat_map_latest(_streaming(mapper)))
 
 
+@operator(project=check.streaming)
 def concat_map(project: Callable[[A], Observable[B]]) -> Made[A, B]:
     """Make a stream of each item, and emit one after the other; see `flat_map`.
 
@@ -85,6 +102,7 @@ def concat_map(project: Callable[[A], Observable[B]]) -> Made[A, B]:
     return cast("Any", rx.concat_map(_streaming(project)))
 
 
+@operator(project=check.streaming)
 def switch_map(project: Callable[[A], Observable[B]] | None = None) -> Made[A, B]:
     """Make a stream of each item, which ends the one before; see `flat_map`.
 
@@ -100,6 +118,7 @@ def switch_map(project: Callable[[A], Observable[B]] | None = None) -> Made[A, B
     return cast("Any", rx.switch_map(_streaming(project)))
 
 
+@operator(project=check.streaming)
 def switch_map_indexed(project: Callable[[A, int], Observable[B]] | None = None) -> Made[A, B]:
     """The same as `switch_map`; the function gets the item's number too, from 0.
 
@@ -109,6 +128,7 @@ def switch_map_indexed(project: Callable[[A, int], Observable[B]] | None = None)
     return cast("Any", rx.switch_map_indexed(_streaming(project)))
 
 
+@operator(at_once, mapper=check.streaming)
 def expand(mapper: Callable[[A], Observable[Any]]) -> Same[A]:
     """Make a stream of each item, and of each item of these in turn; emit them all.
 
@@ -137,17 +157,7 @@ def _streaming(mapper: Any) -> Any:
     return streamed
 
 
-def opening(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex (`merge_all`), over messages whose payload is a stream."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        operator = make(*args, **kwargs)
-        return lambda source: operator(rx.map(_opened)(source))
-
-    return made
-
-
+@operator(at_once, sources=check.observable, max_concurrent=check.at_least_one)
 def merge(
     *sources: Observable[Any], max_concurrent: int | None = None
 ) -> Callable[[Observable[Any]], Observable[Any]]:
@@ -171,6 +181,10 @@ def _opened(item: Any) -> Any:
     if type(item) is Message:
         return spread(item, item.payload)
     return spread(item, item) if isinstance(item, Observable) or is_future(item) else item
+
+
+opening: Final = changed_source(Layer.OPENING, rx.map(_opened))
+"""Of a message whose payload is a stream, that stream is merged (`merge_all`)."""
 
 
 def spread(item: Any, stream: Any) -> Any:

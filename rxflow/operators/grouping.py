@@ -9,7 +9,12 @@ from reactivex import GroupedObservable, Observable
 from reactivex import operators as rx
 from reactivex.subject import Subject
 
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
 from rxflow.operators.envelope import bare, enveloped
+from rxflow.operators.holding import feeding
+
+__all__ = ["group_by", "group_by_until"]
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -26,6 +31,7 @@ def group_by(
     element_mapper: Callable[[T], Any] | None,
     subject_mapper: Callable[[], Subject[Any]] | None = None,
 ) -> AnyGroups[T, K]: ...
+@operator(feeding)
 def group_by(
     key_mapper: Callable[[Any], Any],
     element_mapper: Callable[[Any], Any] | None = None,
@@ -41,6 +47,7 @@ def group_by(
     return rx.group_by(_key(key_mapper), _element(element_mapper), subject_mapper)
 
 
+@operator(feeding, element_mapper=check.function_or_none)
 def group_by_until(
     key_mapper: Callable[[T], K],
     element_mapper: Callable[[T], Any] | None,

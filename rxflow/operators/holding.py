@@ -10,12 +10,13 @@ import contextlib
 import functools
 from collections.abc import Callable
 from threading import RLock
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from reactivex import ConnectableObservable, GroupedObservable, Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.internal import noop, synchronized
 
+from rxflow.operators.declaring import Layer, Make, change, changed_source
 from rxflow.operators.operator import lifted
 from rxflow.scope import Scope, scope_of, unscoped, within
 
@@ -160,26 +161,20 @@ def outlast(
         clock.schedule(action)
 
 
-def outlasting(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex; disposed, it keeps what it held as `outlast` does."""
+def _outlasting(source: Observable[Any]) -> Observable[Any]:
+    def subscribe(
+        observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        # What it holds is known to the observer that it has upstream.
+        drop = functools.partial(outlast, observer, scheduler)
+        running = source.subscribe(observer, scheduler=scheduler)
+        return CompositeDisposable(running, Disposable(drop))
 
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        operator = make(*args, **kwargs)
+    return Observable(subscribe)
 
-        def subscribe(
-            source: Observable[Any],
-            observer: abc.ObserverBase[Any],
-            scheduler: abc.SchedulerBase | None = None,
-        ) -> abc.DisposableBase:
-            # What it holds is known to the observer that it has upstream.
-            drop = functools.partial(outlast, observer, scheduler)
-            running = source.subscribe(observer, scheduler=scheduler)
-            return CompositeDisposable(running, Disposable(drop))
 
-        return lambda source: operator(lifted(subscribe)(source))
-
-    return made
+outlasting: Final = changed_source(Layer.END, _outlasting)
+"""Disposed, it keeps what it held as `outlast` does."""
 
 
 class Gated(Observable[T]):
@@ -217,24 +212,17 @@ class Gated(Observable[T]):
         return self._holding(observer).subscribe(self._source, observer.on_next, scheduler)
 
 
-def held(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex; at the end of its scope it emits what it holds."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        operator = make(*args, **kwargs)
-        return lambda source: operator(Gated(source))
-
-    return made
+held: Final = changed_source(Layer.END, Gated)
+"""At the end of its scope it emits what it holds."""
 
 
-def feeding(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex, of which groups or windows come; likewise.
+@change(Layer.END)
+def feeding(make: Make) -> Make:
+    """As `held`, of an operator of which groups or windows come.
 
     What is subscribed to one of these is ended after the operator, which may still feed it.
     """
 
-    @functools.wraps(make)
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
         operator = make(*args, **kwargs)
 

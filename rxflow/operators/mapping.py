@@ -11,19 +11,33 @@ from reactivex import operators as rx
 from reactivex.operators._timeinterval import TimeInterval
 from reactivex.operators._timestamp import Timestamp
 
-from rxflow import arguments
 from rxflow.errors import CANCELLING, interrupted
 from rxflow.message import Batch, Message
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
 from rxflow.operators.envelope import CARRIERS, enveloped, payload_of
 from rxflow.operators.operator import Made, Same, swift
 from rxflow.operators.rejecting import name_topic, set_aside
 from rxflow.scope import scope_of
+
+__all__ = [
+    "filter",
+    "map",
+    "map_indexed",
+    "pluck",
+    "pluck_attr",
+    "starmap",
+    "starmap_indexed",
+    "time_interval",
+    "timestamp",
+]
 
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 
 
+@operator(is_single=True, is_noting=False, rejected=check.observer)
 def map(
     mapper: Callable[[A], B] | None = None, *, rejected: abc.ObserverBase[Any] | None = None
 ) -> Made[A, B]:
@@ -49,9 +63,11 @@ def map(
     """
     if mapper is None:
         return cast("Made[A, B]", rx.map(None))
-    arguments.function("mapper", mapper)
-    arguments.observer("rejected", rejected)
-    return cast("Made[A, B]", swift(_mapped(mapper, rejected)))
+    return _called(mapper, rejected)
+
+
+def _called(mapper: Callable[[Any], Any], rejected: abc.ObserverBase[Any] | None = None) -> Any:
+    return swift(_mapped(mapper, rejected))
 
 
 def _mapped(
@@ -105,6 +121,7 @@ def _fail(
         set_aside(item, error, rejected)
 
 
+@operator(is_single=True, is_noting=False)
 def filter(predicate: Callable[[T], object]) -> Same[T]:
     """Pass on the items for which a function is true; let the others go.
 
@@ -121,7 +138,6 @@ def filter(predicate: Callable[[T], object]) -> Same[T]:
     Raises:
         ConfigError: At call time, when the function is none.
     """
-    arguments.function("predicate", predicate)
 
     def subscribe(
         source: Observable[Any],
@@ -150,6 +166,7 @@ def filter(predicate: Callable[[T], object]) -> Same[T]:
     return swift(subscribe)
 
 
+@operator(is_single=True)
 def map_indexed(mapper_indexed: Callable[[A, int], B] | None = None) -> Made[A, B]:
     """Call a function with each item and its number, from 0; see `map`.
 
@@ -165,6 +182,7 @@ def map_indexed(mapper_indexed: Callable[[A, int], B] | None = None) -> Made[A, 
     return cast("Made[A, B]", rx.map_indexed(mapper))
 
 
+@operator(is_single=True)
 def starmap(mapper: Callable[..., B] | None = None) -> Made[Any, B]:
     """Call a function with the parts of each item as its arguments; see `map`.
 
@@ -174,31 +192,34 @@ def starmap(mapper: Callable[..., B] | None = None) -> Made[Any, B]:
     Args:
         mapper: The function; None passes every item on.
     """
-    return map(_starred(mapper) if mapper else None)
+    return _called(_starred(mapper)) if mapper else cast("Any", rx.map(None))
 
 
+@operator(is_single=True)
 def starmap_indexed(mapper: Callable[..., B]) -> Made[Any, B]:
     """The same as `starmap`, under the name that reactivex has for items that end in a number.
 
     Args:
         mapper: The function.
     """
-    return map(_starred(mapper))
+    return _called(_starred(mapper))
 
 
 def _starred(mapper: Callable[..., B]) -> Callable[[Any], B]:
     return lambda item: mapper(*(item.payload if type(item) is Message else item))
 
 
+@operator(is_single=True, key=check.anything)
 def pluck(key: object) -> Made[Any, Any]:
     """Pass on one entry of each item; of a message, of its payload, in its envelope.
 
     Args:
         key: As in `payload[key]`.
     """
-    return map(lambda item: payload_of(item)[key])
+    return _called(lambda item: payload_of(item)[key])
 
 
+@operator(is_single=True, prop=check.text)
 def pluck_attr(prop: str) -> Made[Any, Any]:
     """Pass on one attribute of each item; of a message, of its payload, in its envelope.
 
@@ -207,9 +228,10 @@ def pluck_attr(prop: str) -> Made[Any, Any]:
     Args:
         prop: Name of the attribute.
     """
-    return map(lambda item: getattr(payload_of(item), prop))
+    return _called(lambda item: getattr(payload_of(item), prop))
 
 
+@operator(is_single=True)
 def timestamp(scheduler: abc.SchedulerBase | None = None) -> Made[Any, Timestamp[Any]]:
     """Add to each item, or payload, the scheduler's time.
 
@@ -219,6 +241,7 @@ def timestamp(scheduler: abc.SchedulerBase | None = None) -> Made[Any, Timestamp
     return cast("Any", _timed(rx.timestamp(scheduler)))
 
 
+@operator(is_single=True)
 def time_interval(scheduler: abc.SchedulerBase | None = None) -> Made[Any, TimeInterval[Any]]:
     """Add to each item, or payload, the time since the one before it.
 

@@ -100,10 +100,17 @@ class Operator(Generic[S, R]):
 
     __slots__ = ("_apply", "is_single", "is_subscribing", "label")
 
-    def __init__(self, label: str, apply: Callable[[S], R], *, is_single: bool = False) -> None:
+    def __init__(
+        self,
+        label: str,
+        apply: Callable[[S], R],
+        *,
+        is_single: bool = False,
+        is_subscribing: bool = False,
+    ) -> None:
         self.label = label
         self.is_single = is_single
-        self.is_subscribing = label.startswith("to_future(")
+        self.is_subscribing = is_subscribing
         self._apply = apply
 
     def __call__(self, source: S, /) -> R:
@@ -168,22 +175,6 @@ def unwrapped(observer: abc.ObserverBase[T]) -> Callable[[T], object]:
     return observer.on_next
 
 
-def labelled(
-    name: str, make: Callable[..., Any], *, is_single: bool = False
-) -> Callable[..., Operator[Any, Any]]:
-    """The same function, whose operators carry a label, and know whether they are `is_single`."""
-
-    @functools.wraps(make)
-    def named(*args: Any, **kwargs: Any) -> Operator[Any, Any]:
-        shown = [_shown(value) for value in args]
-        shown += [f"{key}={_shown(value)}" for key, value in kwargs.items()]
-        label = f"{name}({', '.join(shown)})"
-        return Operator(label, make(*args, **kwargs), is_single=is_single)
-
-    named.__name__ = named.__qualname__ = name
-    return named
-
-
 def name_of(operator: object) -> str:
     """What an operator is called; one of reactivex itself as `rx.map`, any other function as it is.
 
@@ -209,7 +200,8 @@ def _is_of_reactivex(value: object) -> bool:
     )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """An argument, as the label of its operator shows it."""
     if isinstance(value, str | bytes | int | float | None):
         text = repr(value)
     else:

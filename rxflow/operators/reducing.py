@@ -12,13 +12,20 @@ from typing import Any, TypeVar, cast, overload
 from reactivex import operators as rx
 from reactivex.internal import NotSet
 
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
 from rxflow.operators.envelope import payload_of
+from rxflow.operators.holding import held
 from rxflow.operators.operator import Made, Reduced
+from rxflow.operators.stateful import computing
+
+__all__ = ["average", "count", "reduce", "scan", "sum"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
+@operator(computing, seed=check.anything)
 def scan(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) -> Made[A, B]:
     """Emit what a function makes of each item and of what it returned before.
 
@@ -37,6 +44,7 @@ def scan(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) -> M
     return cast("Any", rx.scan(cast("Any", accumulator), seed))
 
 
+@operator(computing, held, seed=check.anything)
 def reduce(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) -> Made[A, B]:
     """The same as `scan`, of which only the last result is emitted, on completion.
 
@@ -56,6 +64,7 @@ def reduce(accumulator: Callable[[B, A], B], seed: B | type[NotSet] = NotSet) ->
 def count(predicate: None = None) -> Reduced[int]: ...
 @overload
 def count(predicate: Callable[[A], bool]) -> Made[A, int]: ...
+@operator(computing, held)
 def count(predicate: Callable[[A], bool] | None = None) -> Any:
     """The number of items.
 
@@ -74,6 +83,7 @@ def count(predicate: Callable[[A], bool] | None = None) -> Any:
 def sum(key_mapper: None = None) -> Reduced[float]: ...
 @overload
 def sum(key_mapper: Callable[[A], Any]) -> Made[A, float]: ...
+@operator(computing, held)
 def sum(key_mapper: Callable[[A], Any] | None = None) -> Any:
     """The sum of all items; of messages, of their payloads.
 
@@ -91,6 +101,7 @@ def sum(key_mapper: Callable[[A], Any] | None = None) -> Any:
 def average(key_mapper: None = None) -> Reduced[float]: ...
 @overload
 def average(key_mapper: Callable[[A], float]) -> Made[A, float]: ...
+@operator(computing, held)
 def average(key_mapper: Callable[[A], float] | None = None) -> Any:
     """The mean of all items; of messages, of their payloads.
 

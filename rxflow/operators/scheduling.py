@@ -7,9 +7,6 @@ carries the scope, and otherwise is the one that the user chose.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,40 +14,14 @@ from reactivex import Observable, abc, typing
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
 from rxflow.operators.operator import Same, lifted
-from rxflow.scope import scope_of, within
+
+__all__ = ["delay_subscription", "subscribe_on"]
 
 
-def takes_scheduler(make: Callable[..., Any]) -> bool:
-    """Whether a function that makes an operator can be given a scheduler."""
-    return "scheduler" in inspect.signature(make).parameters
-
-
-def scoped(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function; a scheduler that it is given carries the scope of each subscription."""
-    signature = inspect.signature(make)
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
-        given = signature.bind(*args, **kwargs)
-        own = given.arguments.get("scheduler")
-        if own is None:
-            return make(*args, **kwargs)
-
-        def subscribe(
-            source: Observable[Any],
-            observer: abc.ObserverBase[Any],
-            scheduler: abc.SchedulerBase | None = None,
-        ) -> abc.DisposableBase:
-            scope = scope_of(scheduler)
-            named = {**given.arguments, "scheduler": within(scope, own)}
-            return make(**named)(source).subscribe(observer, scheduler=scheduler)
-
-        return lifted(subscribe)
-
-    return made
-
-
+@operator()
 def subscribe_on(scheduler: abc.SchedulerBase) -> Same[Any]:
     """Subscribe to the source through a scheduler, which also runs the timers of what is upstream.
 
@@ -77,6 +48,7 @@ def subscribe_on(scheduler: abc.SchedulerBase) -> Same[Any]:
     return lifted(subscribe)
 
 
+@operator(duetime=check.time)
 def delay_subscription(
     duetime: typing.AbsoluteOrRelativeTime, scheduler: abc.SchedulerBase | None = None
 ) -> Same[Any]:

@@ -6,7 +6,6 @@ subscription, and ends with it.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
@@ -16,15 +15,44 @@ from reactivex import operators as rx
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
 
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import Layer, Make, change, operator
 from rxflow.operators.envelope import bare
 from rxflow.operators.holding import Gated, Holding, fed
 from rxflow.operators.operator import Same, Subscribe, lifted
 from rxflow.scope import Scope, rooted, scope_of
 
+__all__ = ["partition", "partition_indexed", "publish_value", "ref_count", "replay", "share"]
+
 T = TypeVar("T")
 T_out = TypeVar("T_out", covariant=True)  # noqa: PLC0105 (reactivex's name)
 
 
+@change(Layer.SHARING)
+def shared(make: Make) -> Make:
+    """The same operator of reactivex; what it connects to belongs to the whole run."""
+    signature = inspect.signature(make)
+
+    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Any]:
+        given = signature.bind(*args, **kwargs)
+        mapper = given.arguments.get("mapper")
+        if mapper:
+            return lifted(_mapped(make, given, mapper))
+        operator = make(*args, **kwargs)
+
+        def apply(source: Observable[Any]) -> Any:
+            result = operator(source)
+            if isinstance(result, ConnectableObservable):
+                result.source = source_of_all = _Rooted(result.source)
+                vars(result)["_subscribe_core"] = source_of_all.feeding(result)
+            return result
+
+        return apply
+
+    return made
+
+
+@operator(shared, is_scoped=False, buffer_size=check.at_least_zero, window=check.wait)
 def replay(
     buffer_size: int | None = None,
     window: typing.RelativeTime | None = None,
@@ -49,6 +77,7 @@ def replay(
     return _multicast(subject, mapper)
 
 
+@operator(shared, initial_value=check.anything)
 def publish_value(
     initial_value: Any, mapper: Callable[[Observable[Any]], Observable[Any]] | None = None
 ) -> Callable[[Observable[Any]], Any]:
@@ -91,6 +120,7 @@ class _Latest(BehaviorSubject[T]):
             self.value = bare(value)
 
 
+@operator()
 def share() -> Callable[[Observable[T]], Observable[T]]:
     """One subscription for all observers, from the first until the last is gone.
 
@@ -164,6 +194,7 @@ class _Use(Generic[T]):
         self.subject.on_completed()
 
 
+@operator()
 def partition(predicate: Callable[[Any], object]) -> Callable[[Observable[Any]], Any]:
     """Two streams: of the items for which a function is true, and of the others.
 
@@ -179,6 +210,7 @@ def partition(predicate: Callable[[Any], object]) -> Callable[[Observable[Any]],
     return apply
 
 
+@operator()
 def partition_indexed(
     predicate_indexed: Callable[[Any, int], object],
 ) -> Callable[[Observable[Any]], Any]:
@@ -196,33 +228,10 @@ def partition_indexed(
     return apply
 
 
+@operator()
 def ref_count() -> Same[T]:
     """Connect what `publish` or `replay` made while somebody is subscribed to it."""
     return cast("Same[T]", rx.ref_count())
-
-
-def shared(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex; what it connects to belongs to the whole run."""
-    signature = inspect.signature(make)
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Any]:
-        given = signature.bind(*args, **kwargs)
-        mapper = given.arguments.get("mapper")
-        if mapper:
-            return lifted(_mapped(make, given, mapper))
-        operator = make(*args, **kwargs)
-
-        def apply(source: Observable[Any]) -> Any:
-            result = operator(source)
-            if isinstance(result, ConnectableObservable):
-                result.source = source_of_all = _Rooted(result.source)
-                vars(result)["_subscribe_core"] = source_of_all.feeding(result)
-            return result
-
-        return apply
-
-    return made
 
 
 def _mapped(make: Callable[..., Any], given: inspect.BoundArguments, mapper: Any) -> Subscribe:

@@ -7,7 +7,6 @@ emission that it triggered, and nothing that is remembered holds up an acknowled
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from reactivex import Observable, abc
 from reactivex import operators as rx
 
 from rxflow.message import Message
+from rxflow.operators.declaring import Layer, Make, change, changed_source
 from rxflow.operators.envelope import CARRIERS, bare, enveloped, exchanged, messages_in, newest
 from rxflow.operators.operator import lifted
 from rxflow.operators.rejecting import name_topic
@@ -22,12 +22,14 @@ from rxflow.operators.rejecting import name_topic
 _NONE: Final = object()
 
 
-def remembering(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.STATE)
+def remembering(make: Make) -> Make:
     """The same operator of reactivex, which passes on what it remembers (`last`, `pairwise`)."""
     return _carried(make, is_computing=False)
 
 
-def computing(make: Callable[..., Any]) -> Callable[..., Any]:
+@change(Layer.STATE)
+def computing(make: Make) -> Make:
     """The same operator of reactivex, which makes something new of what it remembers (`scan`).
 
     What it emits of an item travels in the envelope of that; what it emits at the end, in that of
@@ -36,15 +38,8 @@ def computing(make: Callable[..., Any]) -> Callable[..., Any]:
     return _carried(make, is_computing=True)
 
 
-def stripped(make: Callable[..., Any]) -> Callable[..., Any]:
-    """The same operator of reactivex, over items without deliveries."""
-
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Any]:
-        operator = make(*args, **kwargs)
-        return lambda source: operator(rx.map(bare)(source))
-
-    return made
+stripped: Final = changed_source(Layer.STATE, rx.map(bare))
+"""Its items have no deliveries."""
 
 
 class _Carry:
@@ -113,8 +108,7 @@ class _Carry:
             name_topic(error, self._item)
 
 
-def _carried(make: Callable[..., Any], *, is_computing: bool) -> Callable[..., Any]:
-    @functools.wraps(make)
+def _carried(make: Make, *, is_computing: bool) -> Make:
     def made(*args: Any, **kwargs: Any) -> Callable[[Observable[Any]], Observable[Any]]:
         def subscribe(
             source: Observable[Any],

@@ -8,9 +8,15 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex import operators as rx
 
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
+
+__all__ = ["do"]
+
 T = TypeVar("T")
 
 
+@operator(is_single=True, on_next=check.observer_or_function)
 def do(
     on_next: abc.ObserverBase[T] | abc.OnNext[T] | None = None,
     on_error: abc.OnError | None = None,

@@ -17,16 +17,21 @@ from reactivex import operators as rx
 from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable
 
 from rxflow import arguments
+from rxflow.operators import checking as check
+from rxflow.operators.declaring import operator
 from rxflow.operators.holding import Fed, Gated, Holding
 from rxflow.operators.operator import lifted
 from rxflow.operators.timing import Spans, Timer
 from rxflow.scope import scope_of
+
+__all__ = ["window_toggle", "window_with_count", "window_with_time", "window_with_time_or_count"]
 
 T = TypeVar("T")
 
 Windows = Callable[[Observable[T]], Observable[Observable[T]]]
 
 
+@operator(openings=check.observable)
 def window_toggle(
     openings: Observable[Any], closing_mapper: Callable[[Any], Observable[Any]]
 ) -> Windows[T]:
@@ -38,9 +43,17 @@ def window_toggle(
         openings: A window begins with each of its items.
         closing_mapper: Makes, of that item, the stream whose first item or end closes the window.
     """
+    return toggled(openings, closing_mapper)
+
+
+def toggled(
+    openings: Observable[Any], closing_mapper: Callable[[Any], Observable[Any]]
+) -> Windows[Any]:
+    """Windows that their scope can complete."""
     return compose(rx.window_toggle(openings, closing_mapper), rx.map(_Toggled))
 
 
+@operator(count=check.at_least_one, skip=check.at_least_one)
 def window_with_count(count: int, skip: int | None = None) -> Windows[T]:
     """Cut the stream into streams of a number of items.
 
@@ -79,6 +92,7 @@ def window_with_count(count: int, skip: int | None = None) -> Windows[T]:
     return lifted(subscribe)
 
 
+@operator(timespan=check.seconds, timeshift=check.wait)
 def window_with_time(
     timespan: typing.RelativeTime,
     timeshift: typing.RelativeTime | None = None,
@@ -99,6 +113,7 @@ def window_with_time(
     return lifted(_by_time(span, shift, scheduler))
 
 
+@operator(timespan=check.seconds, count=check.at_least_one)
 def window_with_time_or_count(
     timespan: typing.RelativeTime, count: int, scheduler: abc.SchedulerBase | None = None
 ) -> Windows[T]:

@@ -896,7 +896,7 @@ def test_what_is_given_while_it_closes_is_published_or_refused():
         ({"rejected": "bad.jsonl"}, r"rejected must be .*'bad\.jsonl'"),
         ({"rejected": JsonLinesSink}, r"rejected must be .*JsonLinesSink"),
         ({"will": {"topic": "a"}}, "will must be a Will"),
-        ({"will": Will("a", retain="no")}, "will: .*retain.*'no'"),
+        ({"will": Will("a", retain="no")}, "will.*retain.*'no'"),
         ({"answer_timeout": 0}, r"answer_timeout must be .*0"),
         ({"reconnect_timeout": "1"}, r"reconnect_timeout must be .*'1'"),
     ],

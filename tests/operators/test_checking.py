@@ -36,6 +36,10 @@ PARAMETERS = [
 ]
 
 
+def check_of(name, parameter):
+    return ops.OPERATORS[name].checks[parameter]
+
+
 def is_fine(check, value) -> bool:
     try:
         check("x", value)
@@ -48,7 +52,7 @@ def called_with(name, parameter, value):
     """The operator with this argument, and good ones elsewhere."""
     args, kwargs = [], {}
     for other in inspect.signature(ops.OPERATORS[name]).parameters.values():
-        check = checking.check_of(name, other.name)
+        check = check_of(name, other.name)
         good = next(v for v in GOOD if is_fine(check, v))
         given = value if other.name == parameter else good
         if other.kind is other.KEYWORD_ONLY:
@@ -61,7 +65,7 @@ def called_with(name, parameter, value):
 
 @pytest.mark.parametrize(("name", "parameter"), PARAMETERS)
 def test_a_bad_argument_is_refused_at_call_time(name, parameter):
-    check = checking.check_of(name, parameter)
+    check = check_of(name, parameter)
     if check in FREE:
         return
     bad = [object(), -1, float("nan")] if not is_fine(check, -1) else [object()]
@@ -70,7 +74,7 @@ def test_a_bad_argument_is_refused_at_call_time(name, parameter):
             called_with(name, parameter, value)
 
 
-CALLED = [(n, p) for n, p in PARAMETERS if checking.check_of(n, p) in checking._CALLED]
+CALLED = [(n, p) for n, p in PARAMETERS if check_of(n, p) in checking.CALLED]
 
 
 @pytest.mark.parametrize(("name", "parameter"), CALLED)
