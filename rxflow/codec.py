@@ -38,7 +38,7 @@ _OWN_WAYS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 
 Default = Callable[[Any], object]
-"""What to write instead of a value that JSON has no form for."""
+"""Return the value to write instead of one that JSON has no form for."""
 
 _dumps = orjson.dumps
 _loads = orjson.loads
@@ -93,7 +93,7 @@ def _asked(default: Default, value: Any) -> object:
 
 
 def _known(value: Any) -> object:
-    """What is written instead of a value that orjson has no JSON for."""
+    """Return the value to write instead of one that orjson has no JSON for."""
     if isinstance(value, tuple | AbstractSet | deque):
         return list(cast("Iterable[Any]", value))
     if isinstance(value, Decimal):

@@ -17,7 +17,7 @@ from typing import Final
 
 
 class RxflowError(Exception):
-    """What every error of rxflow derives from."""
+    """The base of every error of rxflow."""
 
 
 class ConfigError(RxflowError, ValueError):
@@ -53,7 +53,7 @@ class SinkError(RxflowError):
 
 
 class RxflowWarning(UserWarning):
-    """What a user must know, told when no `run` is there to log it."""
+    """A warning that a user must see, when no `run` is there to log it."""
 
 
 CANCELLING: Final = (asyncio.CancelledError, GeneratorExit, SystemExit)
@@ -61,7 +61,7 @@ CANCELLING: Final = (asyncio.CancelledError, GeneratorExit, SystemExit)
 
 
 def interrupted(error: BaseException) -> RxflowError:
-    """What a stream fails with whose function was cancelled, or raised what cancels."""
+    """The error of a stream whose function was cancelled, or raised a cancellation."""
     if isinstance(error, SystemExit) and _is_heard():
         raise error
     failure = RxflowError(f"a function of the stream raised {error!r}")

@@ -256,7 +256,7 @@ class Flow(Fluent[T]):
         return result
 
     def named(self, made: Any, operator: object) -> Any:
-        """What an operator made of this, as a `Flow` that says so."""
+        """Return the result of an operator as a `Flow` that knows its operators."""
         if isinstance(made, list):
             return [self.named(one, operator) for one in cast("list[Any]", made)]
         if not isinstance(made, Observable) or isinstance(made, Flow):
@@ -273,7 +273,7 @@ class Flow(Fluent[T]):
 
 
 class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[reportIncompatibleMethodOverride]  # `pipe`
-    """What `publish`, `replay` and `multicast` make of a `Flow`."""
+    """A `Flow` that `connect` starts: the result of `publish`, `replay` and `multicast`."""
 
     def __init__(
         self, inner: ConnectableObservable[A], *, label: str, operators: tuple[str, ...] = ()
@@ -285,7 +285,7 @@ class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[rep
 
     @property
     def source(self) -> abc.ObservableBase[A]:
-        """What is subscribed to by `connect`."""
+        """The observable that `connect` subscribes to."""
         return self._connectable.source
 
     @source.setter
@@ -294,7 +294,7 @@ class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[rep
 
     @property
     def subject(self) -> abc.SubjectBase[A]:
-        """What stands between the source and the observers."""
+        """The subject between the source and the observers."""
         return self._connectable.subject
 
     def connect(self, scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase | None:

@@ -1,4 +1,4 @@
-"""What rxflow says of itself: the home of loguru.
+"""The log of rxflow: the home of loguru.
 
 A library is silent: `import rxflow` disables its log. `run`, `run_async` and the command line are
 the program, and enable it. Without them, what a user must know is an `RxflowWarning`.
@@ -37,7 +37,7 @@ def escaped(text: object) -> str:
 
 
 def _words(text: object) -> str:
-    """What a text, or an error of a user's class, says; also where its `__str__` raises."""
+    """Return a text, or the text of an error, also where its `__str__` raises."""
     try:
         return str(text)
     except Exception:  # noqa: BLE001 (it must not hide what is being told)

@@ -1,4 +1,4 @@
-"""What travels through a pipeline: the message in its envelope, and a batch of messages."""
+"""The items of a pipeline: a message in its envelope, and a batch of messages."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Message(Generic[P]):
 
 
 class Batch(list[Message[Q]]):
-    """What a buffer of messages emits: a list, never empty."""
+    """A list of messages, emitted by a buffer; never empty."""
 
     __slots__ = ()
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 
 class Properties(NamedTuple):
-    """What an MQTT 5 publisher said about a message; all empty under MQTT 3.1.1.
+    """The MQTT 5 properties of a message; all empty under MQTT 3.1.1.
 
     Attributes:
         user: Names and values in the order sent; a name may come twice.

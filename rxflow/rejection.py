@@ -10,7 +10,7 @@ from rxflow.message import Message
 
 
 def rejection(message: Message[Any], error_text: str) -> Message[dict[str, str]]:
-    """What is written of a message that could not be used, in its envelope, with its delivery.
+    """Return the record of a message that could not be used, in its envelope, with its delivery.
 
     The record holds the error's text only: an exception's traceback would hold the message.
 

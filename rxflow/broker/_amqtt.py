@@ -29,7 +29,7 @@ _PATIENCE: Final = 1.0  # seconds for each step of the stop
 
 
 class Accounts(Protocol):
-    """Who may connect."""
+    """The usernames that may connect, with their passwords."""
 
     def admit(self, username: str | None, password: str | None) -> bool:
         """Say whether these credentials are good."""
@@ -37,11 +37,11 @@ class Accounts(Protocol):
 
 
 class AccountsPlugin(BaseAuthPlugin):
-    """What amqtt asks about each CONNECT."""
+    """The plugin that amqtt asks about each CONNECT."""
 
     @dataclass
     class Config(BaseAuthPlugin.Config):
-        """How amqtt hands over what the broker was made with."""
+        """The configuration through which amqtt hands over the users of a broker."""
 
         accounts: Any
 

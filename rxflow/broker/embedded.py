@@ -72,7 +72,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Where it listens, for `from_mqtt`.
+        """The URL at which it listens, for `from_mqtt`.
 
         Raises:
             ConfigError: It does not run.

@@ -42,7 +42,7 @@ _LISTED: Final = rx.flat_map(outlasting(rx.to_list)())
 
 
 class Buffer(Protocol):
-    """What a buffer makes of messages, and of plain values."""
+    """Return the batch of a buffer's messages, or the list of its plain values."""
 
     @overload
     def __call__(self, source: Observable[Message[P]], /) -> Observable[Batch[P]]: ...
@@ -57,7 +57,7 @@ def _as_batch(items: list[Any]) -> list[Any]:
 
 
 def _taken(items: list[Any]) -> list[Any]:
-    """What reactivex has collected; its `take_last_buffer` keeps the list that it has emitted."""
+    """Copy the list of reactivex, whose `take_last_buffer` keeps the one that it has emitted."""
     taken = list(items)
     items.clear()
     return _as_batch(taken)

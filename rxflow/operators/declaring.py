@@ -171,7 +171,7 @@ def _check(
 
 
 def _hint(operator: str, args: tuple[Any, ...]) -> str:
-    """What is to be added where an operator stands in a pipeline without its parentheses."""
+    """Return the advice for an operator that stands in a pipeline without its parentheses."""
     is_source = len(args) == 1 and isinstance(args[0], abc.ObservableBase)
     return f". In a pipeline write ops.{operator}(...), with parentheses" if is_source else ""
 

@@ -21,7 +21,7 @@ __all__ = ["decode_json"]
 
 
 class Decode(Protocol):
-    """What `decode_json` makes of messages, and of plain payloads."""
+    """The operator of `decode_json`, for messages and for plain payloads."""
 
     @overload
     def __call__(self, source: Observable[Message[bytes]], /) -> Observable[Message[Any]]: ...

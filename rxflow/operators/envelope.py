@@ -1,4 +1,4 @@
-"""Which envelope a result travels in, and what of an item an operator may remember.
+"""The envelope of a result, and the part of an item that an operator may remember.
 
 An item carries messages if it is one, a `Batch`, or what operators make of several: the tuple of a
 `zip`, the list of a buffer, the dict of a `to_dict`, a `Notification`, a `Timestamp`.
@@ -98,7 +98,7 @@ def delivery_of(item: Any) -> Token | None:
 
 
 def payload_of(item: Any) -> Any:
-    """What is counted and compared of an item: of a message its payload."""
+    """Return the part of an item that is counted and compared: of a message, the payload."""
     kind: Any = type(item)
     if kind is Message:
         return item.payload

@@ -42,7 +42,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 Streamed: TypeAlias = Observable[B] | typing.AnyFuture[B] | Iterable[B]
-"""What may be made of an item: a stream, a future, or something to iterate over."""
+"""A result that becomes a stream: an observable, a future, or an iterable."""
 
 
 @operator(mapper=check.function_or_streamed)
@@ -232,7 +232,7 @@ class _Spreading(Observable[Any]):
         self._stream = stream
 
     def _spread(self) -> tuple[Any, Spread | None]:
-        """What carries the results, and the delivery that they share. The item is let go here."""
+        """Return the carrier of the results and of the delivery that they share. Drops the item."""
         item, self._item = self._item, None
         delivery = delivery_of(item)
         if delivery is None:

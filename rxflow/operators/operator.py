@@ -1,4 +1,4 @@
-"""What every operator of rxflow is made of: a subscribe function, and a label that shows it."""
+"""The parts of every operator of rxflow: a subscribe function, and a label that shows it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stage(Protocol[S, R]):
 
 
 class Made(Protocol[A, B]):  # pyright: ignore[reportInvalidTypeVarUse]  # invariant: `self` tells
-    """What comes of items of type A when an operator makes a B of each: of messages, messages.
+    """The type of an operator that makes a B of each A; of messages, it makes messages.
 
     The messages first, and no type variable in the last: that is what lets pyright infer lambdas
     along a `Flow.pipe`.
@@ -71,7 +71,7 @@ class _Unknown:
 
 
 class Reduced(Protocol[R]):
-    """What comes of items of any type when an operator makes one R of all: of messages, a message.
+    """The type of an operator that makes one R of all items; of messages, it makes a message.
 
     Typed by the source alone: no function of the user's says what the items are. Where nobody
     knows, they are plain values, since a message is always known for one.
@@ -176,7 +176,7 @@ def unwrapped(observer: abc.ObserverBase[T]) -> Callable[[T], object]:
 
 
 def name_of(operator: object) -> str:
-    """What an operator is called; one of reactivex itself as `rx.map`, any other function as it is.
+    """Return the name of an operator; one of reactivex itself as `rx.map`.
 
     reactivex names neither its operators nor what makes them: it is found among what they enclose.
     """

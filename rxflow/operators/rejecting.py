@@ -1,4 +1,4 @@
-"""What happens to an item that an operator can't use: set aside, or the stream fails."""
+"""Items that an operator can't use: they are rejected, or the stream fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def set_aside(item: object, error: Exception, rejected: abc.ObserverBase[Any]) -
 
 
 def topic_of(item: object) -> str:
-    """Where an item came from: its newest message; empty if it carries none."""
+    """Return the topic of an item's newest message; empty if it carries none."""
     messages = messages_in(item)
     return newest(messages).topic if messages else ""
 

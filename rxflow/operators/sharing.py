@@ -278,7 +278,7 @@ class _Rooted(abc.ObservableBase[T_out]):
         return gate.subscribe(source, subject.on_next, rooted(scheduler))
 
     def feeding(self, connectable: ConnectableObservable[Any]) -> Callable[..., Any]:
-        """How one subscribes to the connectable observable."""
+        """Return an observable that subscribes to the connectable one."""
 
         def subscribe(
             observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None

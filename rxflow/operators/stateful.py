@@ -43,7 +43,7 @@ stripped: Final = changed_source(Layer.STATE, rx.map(bare))
 
 
 class _Carry:
-    """What one subscription of an operator is dealing with, and what carries its result."""
+    """The item that a subscription of an operator deals with, and the carrier of its result."""
 
     __slots__ = ("_bare", "_is_computing", "_item", "_newest")
 
@@ -86,7 +86,7 @@ class _Carry:
             self._newest = newest(messages)
 
     def restored(self, result: Any) -> Any:
-        """What the operator emits, with the delivery of what it is dealing with."""
+        """Give an emitted value the delivery of the item that the operator is dealing with."""
         if self._item is _NONE:
             # At the end. The newest has no delivery: nothing that is remembered has one.
             return enveloped(self._newest, result) if self._is_computing else result

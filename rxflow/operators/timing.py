@@ -1,4 +1,4 @@
-"""What buffers and windows of time have in common: one timer, and when it rings."""
+"""The timer that buffers and windows of time share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Spans:
         self._elapsed = timedelta()
 
     def wait(self) -> timedelta:
-        """How long from the last turn to the next."""
+        """Return the seconds from the last turn to the next."""
         before, self._elapsed = self._elapsed, min(self._end, self._beginning)
         return self._elapsed - before
 

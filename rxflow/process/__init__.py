@@ -1,1 +1,1 @@
-"""What this process has: threads, turns of its loop, forks, a disk that may hang."""
+"""The process: its threads, turns of its loop, forks, a disk that may hang."""

@@ -1,4 +1,4 @@
-"""Who waits for a disk, and for which file: noted by the sinks, told where something stands still.
+"""A note of each thread that waits for a disk, and of the file, for the warnings of a stall.
 
 A disk that hangs looks like anything else from outside: a loop that doesn't turn, messages that
 nobody acknowledges. So whoever is about to warn of that looks here first.

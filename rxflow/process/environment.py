@@ -1,4 +1,4 @@
-"""What rxflow takes from the process around a loop: the date, chance, threads, the heartbeat.
+"""The environment of a loop: the date, chance, threads, the heartbeat.
 
 A loop that has a `surroundings` of its own, as the virtual loop of `rxflow.testing` does, answers
 for itself; on every other loop all of it is real.

@@ -1,4 +1,4 @@
-"""What a forked child makes anew: the threads, locks and connections of its parent aren't its own.
+"""Renewal in a forked child: its parent's threads, locks and connections aren't its own.
 
 A child has a copy of every object, but no thread save the one that forked, locks as they happened
 to be, and the very same sockets. What must not go on in it is registered here, and told.

@@ -47,7 +47,7 @@ class Beating(Protocol):
 
 
 class _Watch:
-    """What is known of a connection: the thread of its loop, and what was told of it."""
+    """The state of a watched connection: the thread of its loop, and what was told of it."""
 
     __slots__ = ("is_given_up", "is_told", "thread")
 
@@ -117,7 +117,7 @@ class Heartbeat:
 
 
 def _blocking(thread: int) -> str:
-    """What keeps a thread from going on: a disk, or a function of the user's, as far as is seen."""
+    """Name the disk, or the user's function, that keeps a thread from going on."""
     if file := awaited_on(thread):
         return f"{file}: its disk"
     frames = sys._current_frames()  # noqa: SLF001 (the one way)  # pyright: ignore[reportPrivateUsage]

@@ -1,4 +1,4 @@
-"""What waits for the end of the read pass that is under way: the commit of all that it brought.
+"""Callbacks deferred to the end of the read pass: the commit of all that it brought.
 
 The next turn of the loop would do, but takes 13 us to come, of 90 that a message on its own needs
 without a disk.
@@ -18,7 +18,7 @@ Act = Callable[[], object]
 
 
 class Carrier(Protocol):
-    """Who hands on messages, one after the other.
+    """The component that hands on messages, one after the other.
 
     Attributes:
         message: The one that is on its way through a pipeline now; None between two.

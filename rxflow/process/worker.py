@@ -77,7 +77,7 @@ class Errand(Generic[T]):
             self.under_way.release()
 
     def result(self) -> T:
-        """What it returned, once it is done; or raises what it raised."""
+        """Return its result once it is done, or raise its error."""
         return self._done.result(0)
 
 

@@ -1,4 +1,4 @@
-"""What tests of pipelines need; no test framework is imported.
+"""Tools for tests of pipelines; no test framework is imported.
 
 `Marbles` plays marble diagrams in virtual time, and says where a pipeline does something else.
 `assert_no_loss` kills a pipeline again and again and counts what is missing.

@@ -88,7 +88,7 @@ class Marbles:
 
     @property
     def scheduler(self) -> VirtualScheduler:
-        """What everything runs on: give it to what wants a scheduler of its own."""
+        """The virtual scheduler, for operators that want a scheduler of their own."""
         return self.time.scheduler
 
     @property
@@ -191,7 +191,7 @@ class Marbles:
         return sink
 
     def observe(self, observable: Observable[Any], subs: str | None = None) -> Observed:
-        """What an observable does, as a diagram. It plays when that is first looked at, or checked.
+        """Observe an observable. It plays when the result is first looked at, or checked.
 
         Args:
             observable: What is subscribed to.
@@ -381,7 +381,7 @@ class Marbles:
             self._tasks = self._pending.add(self.time.tasks_left)
 
     def _end(self, playing: Sequence[Observation]) -> tuple[int, int | None]:
-        """Where the run ends, and how much further it follows what goes on and on."""
+        """Return the end of the run, and how much longer it follows an endless stream."""
         ends = [observation.until for observation in playing]
         calls = [call.length + MICROSECOND for call in self._calls]
         known = [end for end in ends if end is not None]
@@ -433,7 +433,7 @@ class Marbles:
 
 
 class Observed(Diagram):  # noqa: PLW1641 (equal is not the same here)
-    """What an observable did; it plays when this is first looked at."""
+    """The timeline of an observable, which plays when this is first looked at."""
 
     def __init__(self, observation: Observation, marbles: Marbles) -> None:
         super().__init__((), frame=marbles.frame)

@@ -39,7 +39,7 @@ _LAST_WORDS: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a trial counted.
+    """The counts of a trial.
 
     Attributes:
         published: Messages sent after the pipeline stood.
@@ -357,7 +357,7 @@ class _Process:
 
     @property
     def status(self) -> int | None:
-        """What it exited with; None while it runs."""
+        """The exit status; None while it runs."""
         return self._process.poll() if self._process else None
 
     @property
@@ -396,7 +396,7 @@ class _Process:
 
 
 class _Stored:
-    """What the pipeline has stored since the trial began."""
+    """The rows that the pipeline has stored since the trial began."""
 
     def __init__(
         self,

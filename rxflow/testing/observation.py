@@ -1,4 +1,4 @@
-"""What a test observes: one subscription written down, and calls at a time."""
+"""The observations of a test: one subscription written down, and calls at a time."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Observation:
 
 
 class Call:
-    """What `at` was given."""
+    """A call that `at` was given."""
 
     def __init__(
         self, when: int, function: Callable[[], object], time: VirtualTime, pending: Pending

@@ -1,4 +1,4 @@
-"""What a test still owes: what it made and nothing took up, compared and never asserted.
+"""The debts of a test: things it made that took no part, comparisons it never asserted.
 
 Each `Marbles` has its own; `watched` has all that are made within it, for those that nobody closes.
 """
@@ -56,7 +56,7 @@ class Debt:
 
 
 class Pending:
-    """What is owed, in the order in which it came to be. It must not refer to its `Marbles`."""
+    """The list of debts, in their order. It must not refer to its `Marbles`."""
 
     def __init__(self) -> None:
         self._owed: dict[Debt, None] = {}

@@ -31,7 +31,7 @@ class Part(Protocol):
         ...
 
     def rows(self) -> Sequence[Row]:
-        """What a failure shows of it; none if it took no part."""
+        """Return the line that a failure shows of it; none if it took no part."""
         ...
 
 
@@ -67,14 +67,14 @@ class Source(Flow[Any]):
 
     @property
     def subscriptions(self) -> Subscriptions:
-        """Who subscribed when in the last check: `source.subscriptions == "^-----!"`."""
+        """The subscriptions of the last check: `source.subscriptions == "^-----!"`."""
         self._settle()
         self._played.taken()
         return Subscriptions(self._played.spans, self._played.diagram.frame, self._pending)
 
 
 class Played(Observable[Any]):
-    """What hot and cold sources have in common.
+    """The common part of hot and cold sources.
 
     Attributes:
         diagram: What it does.

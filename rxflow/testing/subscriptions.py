@@ -1,4 +1,4 @@
-"""Who subscribed when, as diagrams of `^` and `!`."""
+"""Subscriptions, as diagrams of `^` and `!`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Subscriptions(Sequence[Diagram]):  # noqa: PLW1641 (equal to text, written
         return repr([str(diagram) for diagram in self])
 
     def explain(self, expected: object) -> str:
-        """Where these differ from a diagram, or from a list of them; empty if nowhere."""
+        """Return the difference from a diagram, or from a list of them; empty if there is none."""
         spans = self._expected(expected)
         if spans is None or spans == self.spans:
             return ""

@@ -230,7 +230,7 @@ class DiagramBroker:
 
     @property
     def published(self) -> list[tuple[float, Message[bytes]]]:
-        """What clients have published to it: when, in seconds, and the message."""
+        """The messages that clients have published to it, each with its time in seconds."""
         self._settle()
         self._debt.pay()
         return self._published

@@ -22,7 +22,7 @@ _USER_PROPERTY: Final = 0x26
 
 
 class Connect(NamedTuple):
-    """What a client says of itself."""
+    """The contents of a CONNECT."""
 
     version: int
     client_id: str
@@ -58,7 +58,7 @@ class Body:
 
     @property
     def rest(self) -> bytes:
-        """What is not read yet."""
+        """The bytes that are not read yet."""
         return self._data[self._at :]
 
     def take(self, size: int) -> bytes:
@@ -118,7 +118,7 @@ def whole(buffer: bytearray) -> Iterator[tuple[int, Body]]:
 
 
 def _stop(buffer: bytearray) -> int:
-    """Where the first packet ends; 0 if it is not whole."""
+    """Return the end of the first packet; 0 if it is not whole."""
     length = 0
     for count, byte in enumerate(buffer[1:5]):
         length |= (byte & 127) << 7 * count

@@ -1,4 +1,4 @@
-"""What a broker owes one client: the sender of QoS 1 and 2, as the standard says [MQTT-4.3, 4.4].
+"""A broker's session of one client: the sender of QoS 1 and 2 [MQTT-4.3, 4.4].
 
 Pure: it is told what comes and asks for bytes to be sent; it knows no socket and no clock.
 """
@@ -160,7 +160,7 @@ class Session:
 
 
 def _owed(sending: _Sending) -> int:
-    """What must come next."""
+    """Return the packet that must come next."""
     if sending.qos == 1:
         return PUBACK
     return PUBCOMP if sending.is_received else PUBREC

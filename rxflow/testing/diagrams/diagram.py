@@ -13,7 +13,7 @@ from rxflow.testing.diagrams.rendering import Row, framed, picture
 
 
 class Diagram:  # noqa: PLW1641 (equal to what is open, so no hash could agree)
-    """What happens when. As text it is a diagram again, of the keys in `values`.
+    """A timeline of events. As text it is a diagram again, of the keys in `values`.
 
     Two are equal if the same happens at the same times; how it was written doesn't count. Where one
     is open (`...`), what the other has from there on doesn't count either.
@@ -71,7 +71,7 @@ class Diagram:  # noqa: PLW1641 (equal to what is open, so no hash could agree)
         return self.difference(other) is None
 
     def difference(self, expected: Diagram) -> Difference | None:
-        """Where this first differs from what was expected; None if nowhere."""
+        """Return the first difference from the expected diagram; None if there is none."""
         ends = [end for end in (self.until, expected.until) if end is not None]
         mine, theirs = self.events, expected.events
         if ends:
@@ -85,7 +85,7 @@ class Diagram:  # noqa: PLW1641 (equal to what is open, so no hash could agree)
     def explain(
         self, expected: Diagram, *, sources: Sequence[Row] = (), place: object = None
     ) -> str:
-        """Where this differs from what was expected, as a picture; empty if it doesn't.
+        """Return a picture of the difference from the expected diagram; empty if there is none.
 
         Args:
             expected: What was expected.
@@ -114,7 +114,7 @@ class Diagram:  # noqa: PLW1641 (equal to what is open, so no hash could agree)
 
 
 class Difference(NamedTuple):
-    """Where two diagrams part.
+    """The first difference of two diagrams.
 
     Attributes:
         number: Of the notification, counted from 1.
@@ -128,7 +128,7 @@ class Difference(NamedTuple):
 
 
 def _named(diagram: Diagram) -> str:
-    """What a diagram is made of, if it is none of notifications."""
+    """The kind of a diagram's marks, if it has no notifications."""
     kinds = {event.kind for event in diagram.events}
     if "marked" in kinds:
         return "mark"

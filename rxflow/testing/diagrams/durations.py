@@ -44,7 +44,7 @@ def from_parts(number: str, unit: str) -> int:
 
 
 def nanoseconds(text: str | int, name: str = "duration") -> int:
-    """What `"10ms"` says, in nanoseconds; an int is that already.
+    """Parse `"10ms"` to nanoseconds; an int is returned as it is.
 
     Args:
         text: The duration.

@@ -1,4 +1,4 @@
-"""What a diagram is made of: events at instants."""
+"""Events at instants: the parts of a diagram."""
 
 from __future__ import annotations
 

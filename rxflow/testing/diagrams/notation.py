@@ -36,7 +36,7 @@ from rxflow.testing.diagrams.durations import (
 from rxflow.testing.diagrams.events import Event, Kind
 
 Role = Literal["any", "hot", "cold", "expected", "marks"]
-"""What a diagram is for: `marks` has only `-`, `^` and `!` (subscriptions, acknowledgements)."""
+"""The purpose of a diagram: `marks` has only `-`, `^` and `!` (subscriptions, acknowledgements)."""
 
 SPECIAL: Final = frozenset("-|#?^!().@")
 """The characters that are no keys."""
@@ -72,7 +72,7 @@ def parse(  # noqa: PLR0913 (all but the text by name)
     role: Role = "any",
     has_shared_values: bool = False,
 ) -> Diagram:
-    """What a diagram says.
+    """Parse a diagram.
 
     `parse("-a 5s (b|)").events` is `(1_000_000_000, "next", "a", "a")`,
     `(6_000_000_000, "next", "b", "b")`, `(6_000_000_000, "completed", None, "|")`.

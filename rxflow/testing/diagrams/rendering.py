@@ -123,7 +123,7 @@ def _told(label: str, values: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _gaps(instants: Iterable[int], frame: int) -> Iterator[str]:
-    """What stands before each instant, after the one before."""
+    """Return the text between each instant and the one before."""
     last = -frame
     for instant in instants:
         frames, rest = divmod(instant - last, frame)
@@ -137,7 +137,7 @@ def _gaps(instants: Iterable[int], frame: int) -> Iterator[str]:
 
 
 def _cells(row: Row, values: Mapping[str, Any], frame: int) -> dict[int, str]:
-    """What stands at each instant of a row."""
+    """Return the text at each instant of a row."""
     cells: dict[int, str] = {}
     for instant, events in itertools.groupby(row.events, lambda event: event.time):
         cells[instant] = _cell([_sign(event, values) for event in events])
