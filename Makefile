@@ -27,7 +27,7 @@ test: $(DEV)  # all tests, with the coverage they must reach; 5 minutes
 	$(BIN)/coverage report
 
 crash: $(DEV)  # the whole battery of crashes, power cuts and failing disks, with its controls
-	RXFLOW_CRASH=1 $(BIN)/python -m pytest tests/battery -rs -o faulthandler_timeout=900
+	RXFLOW_CRASH=1 $(BIN)/python -m pytest tests/battery tests/outside -rs -o faulthandler_timeout=900
 
 soak: $(DEV)  # a thousand kills, thousands of power cuts, a day of faults; a number makes it shorter
 	RXFLOW_SOAK=1 $(BIN)/python -m pytest tests/soak -s -rs -o faulthandler_timeout=0
