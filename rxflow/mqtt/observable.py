@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Unpack, cast
 
-import reactivex
-from reactivex import Observable, abc
-from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex import abc
+from reactivex.disposable import Disposable
 
 from rxflow import arguments
 from rxflow.arguments import check_range, wrong
-from rxflow.background import running_or_background_loop
 from rxflow.errors import ConfigError
 from rxflow.flow import Flow
 from rxflow.log import logger, tell
@@ -22,8 +20,8 @@ from rxflow.mqtt.sessions import ClientIds
 from rxflow.mqtt.settings import MOST_FILTERS, Settings
 from rxflow.mqtt.source import Connected, Source, Subscription
 from rxflow.mqtt.topics import check_filter, matcher, overlap
-from rxflow.process.environment import running_loop
-from rxflow.scope import Scope, home, scope_of
+from rxflow.scope import Scope
+from rxflow.sources.source import at_home
 
 Filter = str | tuple[str, int]
 
@@ -160,57 +158,20 @@ def from_mqtt(  # noqa: PLR0913 (each is one fact)
             Subscription(filters, matches, on_connect, rejected),
             observer,
             loop,
+            scope,
             drain_timeout=drain_timeout,
-            is_program=is_program,
-            journal=scope.context.journal if scope else None,
-            is_single=bool(scope and scope.context.is_single),
             sessions=kept,
             owner=owner,
         )
         earlier, latest = latest, source
         if scope:
             scope.context.adopt(rejected)
-            source.leave = scope.register(source)
-            source.root = scope.root
-            scope.context.sources.append(source)
         source.start(earlier if is_alone else None)
         return Disposable(source.dispose)
 
-    flow = Flow(_at_home(begin), label=f"from_mqtt {place}")
+    flow = Flow(at_home(begin), label=f"from_mqtt {place}")
     flow.is_single = True
     return flow
-
-
-def _at_home(
-    begin: Callable[
-        [abc.ObserverBase[Message[bytes]], Scope | None, asyncio.AbstractEventLoop],
-        abc.DisposableBase,
-    ],
-) -> Observable[Message[bytes]]:
-    """An observable that begins on its loop's thread, whatever thread it is subscribed to on."""
-
-    def subscribe(
-        observer: abc.ObserverBase[Message[bytes]], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        scope = scope_of(scheduler)
-        loop = (scope.context.loop if scope else None) or running_or_background_loop()
-        if scope:
-            scope.context.loop = loop
-        if loop is running_loop():
-            return begin(observer, home(scheduler, loop), loop)
-        subscription = SingleAssignmentDisposable()
-
-        def begin_there() -> None:
-            try:
-                if not subscription.is_disposed:
-                    subscription.disposable = begin(observer, scope, loop)
-            except Exception as error:  # noqa: BLE001 (nobody is above: it is the stream's)
-                observer.on_error(error)
-
-        loop.call_soon_threadsafe(begin_there)
-        return subscription
-
-    return reactivex.create(subscribe)
 
 
 def _warn_of_overlap(filters: tuple[tuple[str, int], ...], *, is_program: bool) -> None:

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from reactivex import Observer, abc
+from reactivex import abc
 
-from rxflow.delivery import Journal, Ledger
 from rxflow.errors import ConnectError, DecodeError, RxflowError, SinkError
 from rxflow.log import announce, logger, printable
 from rxflow.message import Message
 from rxflow.mqtt.client import NOT_SUPPORTED, Client, Settings
-from rxflow.mqtt.holders import described
 from rxflow.mqtt.reasons import reason_text
 from rxflow.mqtt.sessions import ClientIds, Session
-from rxflow.mqtt.stall import Standstill
 from rxflow.mqtt.subscribing import REFUSED, Ask, Subscribing, TooLargeError
 from rxflow.mqtt.topics import check_topic, is_shared, matcher
 from rxflow.operators.operator import unwrapped
 from rxflow.process.environment import surroundings_of
-from rxflow.process.forked import tell_in_child
 from rxflow.rejection import rejection
 from rxflow.scope import Scope
+from rxflow.sources import source as sources
+from rxflow.sources.holders import described
 
 _NOTED_EVERY: Final = 60.0  # seconds: how exactly it is known when a session had a connection
-_POLL: Final = 0.05  # seconds
 _FEW: Final = 5  # filters that a line names
+_ADVICE: Final = (
+    "A window larger than max_pending, or than the broker's limit of messages in flight, never "
+    "fills: make it smaller or timed, raise max_pending and the broker's limit, or subscribe with "
+    "QoS 0"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +64,16 @@ class Subscription:
     rejected: abc.ObserverBase[Any] | None = None
 
 
-class Source:
+class Source(sources.Source[bytes]):
     """A connection, its ledger, and the observer that they feed. Lives on one loop's thread.
 
     Args:
         settings: Where and how to connect.
         subscription: What to ask for.
-        observer: Who gets the messages.
+        observer: Gets the messages.
         loop: The thread of everything here.
+        scope: The scope that it was subscribed in, if any.
         drain_timeout: Seconds that deliveries may take to settle when the subscription ends.
-        is_program: Whether what the user must know goes to the log.
-        journal: Who writes down which QoS 2 messages are stored, if anybody does.
-        is_single: True if at most one row can come of a message.
         sessions: Where this source wants its session written down, if it does: then its client id
             is the one found there.
     """
@@ -87,30 +84,19 @@ class Source:
         subscription: Subscription,
         observer: abc.ObserverBase[Message[bytes]],
         loop: asyncio.AbstractEventLoop,
+        scope: Scope | None,
         *,
         drain_timeout: float,
-        is_program: bool,
-        journal: Journal | None = None,
-        is_single: bool = False,
         sessions: ClientIds | None = None,
         owner: object = None,
     ) -> None:
-        self._journal = journal
-        self._is_single = is_single
+        super().__init__(observer, loop, scope, drain_timeout=drain_timeout, advice=_ADVICE)
         self._sessions = sessions
         self._owner = owner
         self.settings = settings
         self._subscription = subscription
-        self._observer = observer
-        self._loop = loop
-        self._drain_timeout = drain_timeout
-        self._is_program = is_program
-        self._thread = threading.get_ident()
-        self.has_ended = False
-        self._has_completed = False
         self._connects = 0
         self._lost_at: float | None = None
-        self.connected_at: float | None = None
         self._has_stood = False
         self._session = Session(settings.client_id, str(settings.address.anonymous), is_given=True)
         self._subscribing = self._subscribing_anew()
@@ -119,43 +105,20 @@ class Source:
         self._patience: asyncio.TimerHandle | None = None  # with a broker that owes a SUBACK
         self._has_strayed = False
         self._has_qos2_journal = False
-        self._has_settled = asyncio.Event()
-        self._closing: asyncio.Task[None] | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self.leave: abc.DisposableBase | None = None
-        self.root: Scope | None = None
-        self.closed: asyncio.Future[None] = loop.create_future()
-        self.ledger = Ledger(self._wake)
-        self._standstill = Standstill(self.ledger)
         emit = unwrapped(observer)  # a source stops by itself
         self._client = Client(settings, self, self.ledger, emit, loop)
-        tell_in_child(self)
 
     # -- life -----------------------------------------------------------------------------------
 
-    def forked(self) -> None:
-        """In a forked child this one has ended: its connection and its loop are the parent's."""
-        self.has_ended = True
-        self.closed = self._loop.create_future()
-        self.closed.set_result(None)
-
-    def start(self, after: Source | None) -> None:
-        """Connect, once an earlier subscription with the same client id is gone."""
+    def start(self, after: sources.Source[Any] | None) -> None:
         if self._sessions:
             filters = dict(self._subscription.filters)
             given = self.settings.client_id if self.settings.is_given else None
             self._sessions.want(self._owner, self.settings.address, filters, given)
-        if after is not None and not after.closed.done():
-            self._starting = self._loop.create_task(self._start_after(after))
-        elif self._sessions:
+        if self._sessions and (after is None or after.closed.done()):
             self._loop.call_soon(self._begin)  # when the other sources have said what they want
         else:
-            self._begin()
-
-    async def _start_after(self, earlier: Source) -> None:
-        earlier.make_way()
-        await asyncio.wait([earlier.closed])
-        self._begin()
+            super().start(after)
 
     def _begin(self) -> None:
         if self.has_ended:
@@ -176,23 +139,18 @@ class Source:
             if gone := self._subscribing.gone:
                 self._is_gone = matcher(gone)
         has_qos2 = any(qos == 2 for _, qos in self._subscription.filters)  # noqa: PLR2004
-        if self.root is not None:
-            self._journal = self.root.context.journal  # whose sink may have ended since
-        if self._journal and has_qos2 and self.settings.is_durable:
+        journal = self._context.journal
+        if journal and has_qos2 and self.settings.is_durable:
             session = f"{self.settings.client_id} {self.settings.address.place}"
             self.ledger.keep(
-                self._journal,
+                journal,
                 session,
-                is_single=self._is_single,
+                is_single=self._context.is_single,
                 unclaimed=self._tell_of_unclaimed,
             )
             self._has_qos2_journal = True
-        if has_qos2 and self._is_in_run:
+        if has_qos2 and self._context.is_run:
             self._tell_what_qos2_is()
-
-    @property
-    def _is_in_run(self) -> bool:
-        return self.root is not None and self.root.context.is_run
 
     def _tell_what_qos2_is(self) -> None:
         """At the start of a run: exactly once, or at least once and why."""
@@ -200,7 +158,7 @@ class Source:
             why = "at least once: without a client id the broker keeps no session"
         elif not self._has_qos2_journal:
             why = "at least once: no sink of this run keeps receipts, as one JsonSink does"
-        elif not self._is_single:
+        elif not self._context.is_single:
             why = (
                 "exactly once for messages that nothing else keeps when their row is stored, else "
                 "at least once: more than one row may come of a message here"
@@ -227,93 +185,25 @@ class Source:
         """A signal has come, and will end this: what was read and is not on its way can wait."""
         self._client.interrupt()
 
-    def complete(self) -> None:
-        """End the stream: nothing more is received, and of what was, what is stored acknowledged.
+    def settle(self) -> None:
+        self._client.settle()
 
-        What is dropped from now on, an operator may have dropped because nobody listened any more.
-        """
-        self.ledger.close()
-        self._here(self._complete)
+    @property
+    def _is_settling(self) -> bool:
+        return self._client.is_connected
 
-    def _complete(self) -> None:
-        if not self.has_ended:
-            self._stop()
-            self._has_completed = True
-            self._observer.on_completed()
-            self._close()
-
-    def dispose(self) -> None:
-        """Nobody wants more: acknowledge what gets stored, leave the rest to the broker."""
-        self.ledger.close()
-        self._here(self._dispose)
-
-    def _dispose(self) -> None:
-        self._stop()
-        if self.root and (self.root.context.is_run or self.root.is_ending()):
-            self._has_completed = True  # what an operator has passed on is still on its way
-        self._close()
-
-    def make_way(self) -> None:
-        """Another subscription waits: what only an operator holds is left to the broker.
-
-        That of a `retry` would wait for the message in the error that the operator keeps.
-        """
-        self._has_completed = False
-        self._has_settled.set()
-
-    def hurry(self) -> None:
-        """The run is told to end: wait for no longer than the drain timeout."""
-        self._has_settled.set()
-
-    def fail(self, error: Exception) -> None:
-        """End the stream with an error; acknowledge nothing more."""
-        self.ledger.fail(error)
-
-    def _stop(self) -> None:
-        self.has_ended = True
+    def _stop_receiving(self) -> None:
         self._stop_waiting()
-        if self.leave:
-            self.leave.dispose()
         self._client.stop()
 
     def _close(self) -> None:
-        # What is downstream may hold messages that nobody will emit any more.
-        self._observer = Observer[Message[bytes]](on_error=_ignore)
-        self._client.on_next = _ignore
-        if self._closing is None:
-            self._closing = self._loop.create_task(self._finish())
+        self._client.on_next = sources.ignore
+        super()._close()
 
-    @property
-    def _is_awaited(self) -> bool:
-        """True while something can still be stored: after a dispose, what a sink has already."""
-        ledger = self.ledger
-        if ledger.failure:
-            return False
-        return bool(ledger.unsettled if self._has_completed else ledger.owed)
-
-    async def _finish(self) -> None:
-        """Wait until everything is settled, but not for ever, and say goodbye."""
-        try:
-            if self._starting:
-                self._starting.cancel()
-            while self._is_awaited and self._may_take_its_time:
-                await self._next_settlement()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._drain_timeout):
-                    while self._is_awaited:
-                        await self._next_settlement()
-            if self._is_awaited:
-                gc.collect()  # what nobody holds but a cycle of references is let go by that
-                self._client.settle()
-            self.ledger.finish()
-            if self._client.is_connected:
-                self._note_connection()
-            has_run_failed = self.root is not None and self.root.context.has_failed
-            has_failed = self.ledger.failure is not None or has_run_failed
-            await self._client.close(deadline=1.0, has_failed=has_failed)
-        finally:
-            if not self.closed.done():
-                self.closed.set_result(None)
+    async def _say_goodbye(self, *, has_failed: bool) -> None:
+        if self._client.is_connected:
+            self._note_connection()
+        await self._client.close(deadline=1.0, has_failed=has_failed)
 
     @property
     def unreached(self) -> str | None:
@@ -329,53 +219,12 @@ class Source:
 
     def _has_been_reached(self) -> bool:
         """Whether an earlier subscription of this run had a connection to the same broker."""
-        others = self.root.context.sources if self.root else []
         return any(
             isinstance(other, Source)
             and other.has_connected
             and other.settings.address.place == self.settings.address.place
-            for other in others
+            for other in self._context.sources
         )
-
-    @property
-    def _may_take_its_time(self) -> bool:
-        """True in a run that goes on: it ends what is downstream, or waits for it."""
-        return self._is_in_run and self.root is not None and not self.root.is_over
-
-    async def _next_settlement(self) -> None:
-        self._has_settled.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL):
-                await self._has_settled.wait()
-        if not self._client.is_connected:  # then nobody else looks what was dropped
-            self._client.settle()
-
-    async def wait_closed(self) -> None:
-        await asyncio.wait([self.closed])
-
-    # -- the ledger's side ----------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        self._here(self._client.settle)
-
-    def _here(self, act: Callable[[], object]) -> None:
-        """Do it on the loop's thread: now, if this is it."""
-        if threading.get_ident() == self._thread:
-            act()
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is left to do
-                self._loop.call_soon_threadsafe(act)
-
-    def _error(self, error: Exception) -> None:
-        self._stop()
-        try:
-            self._observer.on_error(error)
-        except Exception as raised:  # noqa: BLE001 (nobody is above a source)
-            self._show("an observer raised in on_error", raised)
-        self._close()
-
-    def _show(self, text: str, error: Exception) -> None:
-        self._loop.call_exception_handler({"message": text, "exception": error})
 
     # -- what the client says -------------------------------------------------------------------
 
@@ -568,27 +417,13 @@ class Source:
     def failed(self, error: RxflowError) -> None:
         self.fail(error)
 
-    def raised(self, error: Exception) -> None:
-        if self.has_ended and error is not self.ledger.failure:
-            # Of a subscriber without `on_error`, say: as with reactivex, its traceback is shown.
-            self._show("the error of a stream was not handled", error)
-        else:
-            self.fail(error)
-
     def settled(self) -> None:
-        if self.ledger.failure and not self.has_ended:
-            self._error(self.ledger.failure)
         if self._client.is_connected and self._loop.time() - self._noted_at >= _NOTED_EVERY:
             self._note_connection()
-        if not self._is_awaited:
-            self._has_settled.set()
-        if text := self._standstill.notice(self._loop.time()):
-            announce(text, is_program=self._is_program)
-        if self.ledger.has_news:
-            self._loop.call_soon(self._client.settle)
+        super().settled()
 
     def warn(self, text: str) -> None:
-        announce(text, is_program=self._is_program, depth=1)
+        announce(text, is_program=self._context.is_program, depth=1)
 
     def admit(self, topic: bytes) -> str | None:
         name = check_topic(topic)
@@ -619,10 +454,6 @@ class Source:
                 topic=message.topic,
             )
         self._subscription.rejected.on_next(rejection(message, text))
-
-
-def _ignore(_: object) -> None:
-    """Nobody is downstream any more."""
 
 
 def _not_gone(_: str) -> bool:

@@ -13,7 +13,7 @@ from rxflow import from_mqtt, run
 from rxflow import operators as ops
 from rxflow.delivery import Delivery, Ledger
 from rxflow.log import logger
-from rxflow.mqtt.stall import QUIET, STILL, Standstill
+from rxflow.sources.stall import QUIET, STILL, Standstill
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def looked_at(standstill, ledger, *times):
 
 
 def test_a_message_in_a_cycle_of_references_is_let_go_as_soon_as_it_is_quiet(ledger):
-    standstill = Standstill(ledger)
+    standstill = Standstill(ledger, "Do something")
     in_a_cycle(ledger)
     assert looked_at(standstill, ledger, 0.0, QUIET / 2) == [(None, False)] * 2
     assert looked_at(standstill, ledger, QUIET) == [(None, True)]
@@ -48,7 +48,7 @@ def test_a_message_in_a_cycle_of_references_is_let_go_as_soon_as_it_is_quiet(led
 
 
 def test_when_it_is_usual_it_is_said_once_with_what_to_do(ledger):
-    standstill, said = Standstill(ledger), []
+    standstill, said = Standstill(ledger, "Do something"), []
     for now in range(5):
         in_a_cycle(ledger)
         said += looked_at(standstill, ledger, now, now + QUIET)
@@ -58,7 +58,7 @@ def test_when_it_is_usual_it_is_said_once_with_what_to_do(ledger):
 
 
 def test_what_is_held_on_purpose_is_looked_for_less_and_less_often(ledger, monkeypatch):
-    looks, now, standstill = [], 0.0, Standstill(ledger)
+    looks, now, standstill = [], 0.0, Standstill(ledger, "Do something")
     held = []
     monkeypatch.setattr(gc, "collect", looks.append)
     for number in range(100):  # one every half second
@@ -69,7 +69,7 @@ def test_what_is_held_on_purpose_is_looked_for_less_and_less_often(ledger, monke
 
 
 def test_what_is_held_by_somebody_is_told_after_a_while(ledger):
-    standstill, held = Standstill(ledger), Delivery(ledger, 1)
+    standstill, held = Standstill(ledger, "Do something"), Delivery(ledger, 1)
     said = looked_at(standstill, ledger, 0.0, QUIET, 1.0, STILL, STILL + 1)
     assert [bool(text) for text, _ in said] == [False, False, False, True, False]
     del held

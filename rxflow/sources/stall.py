@@ -8,8 +8,8 @@ from typing import Any, Final
 from rxflow.delivery import Ledger
 from rxflow.log import printable
 from rxflow.message import Message
-from rxflow.mqtt.holders import operator_of
 from rxflow.process.disk import lasting
+from rxflow.sources.holders import operator_of
 
 STILL: Final = 5.0
 """Seconds without a message received or settled, while some are held, until it is said."""
@@ -26,10 +26,12 @@ class Standstill:
 
     Args:
         ledger: Whose deliveries to watch.
+        advice: What to do about it.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, advice: str) -> None:
         self._ledger = ledger
+        self._advice = advice
         self._state = (0, 0)
         self._since = 0.0
         self._is_told = False
@@ -84,9 +86,7 @@ class Standstill:
             f"standing still for {seconds:.0f} s: {held}, "
             f"neither stored nor let go{topic}{since}{_blamed(oldest)}. "
             "Buffers, windows, debounce, delay and your own lists hold messages, and "
-            "acknowledgements go in order. A window larger than max_pending, or than the broker's "
-            "limit of messages in flight, never fills: make it smaller or timed, raise max_pending "
-            "and the broker's limit, or subscribe with QoS 0"
+            f"acknowledgements go in order. {self._advice}"
         )
 
     def _oldest(self) -> Message[Any] | None:

@@ -1,0 +1,1 @@
+"""Acknowledged sources: what all have in common, and those that are made of a feed."""
