@@ -131,7 +131,6 @@ class DurableSink(Shell):
         self.rows = self.commits = 0
         self._is_open = False
         self._is_ending = False
-        self._is_failing = False
         self._is_closed = False
         self._has_given_up = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -330,8 +329,6 @@ class DurableSink(Shell):
             Exception: The error itself, where there is neither a loop nor a `run`. That alone would
                 not do: below an operator, reactivex swallows what `on_error` raises.
         """
-        if self._is_failing:
-            return
         if self.error is None:
             self.error = error
         if not self._is_ending:
@@ -424,16 +421,12 @@ class DurableSink(Shell):
         if is_first:
             self.failure = error
         self._close()
-        self._is_failing = True  # a ledger may answer with `on_error`
-        try:
-            self._group.drop(error)
-            for token in tokens:
-                if token is not None:
-                    token.fail(error)
-            if is_first and self.on_failure is not None:
-                self.on_failure(error)
-        finally:
-            self._is_failing = False
+        self._group.drop(error)
+        for token in tokens:
+            if token is not None:
+                token.fail(error)
+        if is_first and self.on_failure is not None:
+            self.on_failure(error)
 
     def _lasts(
         self, commit: Commit, seconds: float, /, *, is_blocking: bool = False
