@@ -55,7 +55,7 @@ def found_out(argv, mosquitto, path, qos):
             kills=CONTROL_KILLS,
             seconds_between_kills=(0.0, 0.1),
             seed=1,
-            patience=3.0,
+            patience=PATIENCE,
             **LOGIN,
         )
 
@@ -113,7 +113,7 @@ def test_a_pipeline_that_is_told_to_stop_says_goodbye_and_loses_nothing(  # C16
         seconds_between_kills=(0.2, 0.5),
         seed=5,
         in_order=True,
-        patience=5.0,
+        patience=PATIENCE,
         **LOGIN,
     )
     sys.stdout.write(f"{outcome}\n")
