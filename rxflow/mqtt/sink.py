@@ -13,15 +13,16 @@ from typing import Any, Final, Unpack
 
 from reactivex import abc
 
-from rxflow import arguments, codec
+from rxflow import arguments
 from rxflow.background import running_or_background_loop
 from rxflow.delivery import Account, Ledger, Token
 from rxflow.errors import RxflowError, SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.mqtt.client import Client
-from rxflow.mqtt.options import ConnectionOptions, Options, check_publishable, takes_connection
-from rxflow.mqtt.outbox import Outbox, Outgoing, head_of
+from rxflow.mqtt.options import ConnectionOptions, Options, takes_connection
+from rxflow.mqtt.outbox import Outbox, Outgoing
+from rxflow.mqtt.publication import Publication
 from rxflow.mqtt.topics import check_topic
 from rxflow.process.environment import running_loop
 from rxflow.process.read_pass import on_its_way, soon
@@ -29,7 +30,6 @@ from rxflow.sinks.rows import is_batch
 from rxflow.sinks.shell import Shell
 
 _ONE_DAY: Final = 86_400
-_MOST_TOPICS: Final = 10_000  # whose bytes are remembered
 _ROOM: Final = 1000  # items that may wait before a thread without a loop is held back
 _ROOM_BYTES: Final = 16 * 1024 * 1024
 _MOST_WAITING: Final = 100_000
@@ -95,13 +95,8 @@ class MqttSink(Shell):
         self._connecting = Options(url, connection, client_id=client_id)
         arguments.wait("drain_timeout", drain_timeout, is_none_fine=False)
         self._place = self._connecting.place
-        _check("topic", topic, check_publishable)
-        _check("qos", qos, _check_qos)
-        _check("retain", retain, _check_retain)
+        self._publication = Publication(topic, qos, retain)
         super().__init__(str(self._place), rejected)
-        self._topic = topic
-        self._qos = qos
-        self._retain = retain
         self._drain_seconds = drain_timeout
         self.rows = 0
         self.commits = self.bytes = 0  # of files, which this sink has none of
@@ -109,7 +104,6 @@ class MqttSink(Shell):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
         self._outbox = Outbox()
-        self._heads: dict[str, bytes] = {}  # topics that were found to be sound
         self._is_scheduled = self._is_settling = False
         self._this_turn = 0  # items since the loop last had time to send some
         self._burst = 0  # items that wait, and came more than `_BURST` a turn
@@ -145,7 +139,7 @@ class MqttSink(Shell):
         self.failure = SinkError(f"{self._place}: this sink {text}; make one of its own")
 
     def __repr__(self) -> str:
-        return f"MqttSink({self._place}, topic={arguments.shown(self._topic)})"
+        return f"MqttSink({self._place}, topic={arguments.shown(self._publication.topic)})"
 
     # -- the observer ---------------------------------------------------------------------------
 
@@ -263,33 +257,7 @@ class MqttSink(Shell):
 
     def _outgoing(self, value: Any) -> Outgoing:
         message: Message[Any] = value if isinstance(value, Message) else self._enveloped(value)
-        payload = message.payload
-        topic, qos, retain = self._topic, self._qos, self._retain
-        if callable(topic):
-            topic = topic(value)
-        head = self._heads.get(topic)
-        if head is None:
-            head = self._head(topic)
-        if callable(qos):
-            qos = qos(value)
-            _check_qos(qos)
-        if callable(retain):
-            retain = retain(value)
-            if retain not in (True, False):  # 0 and 1 of a function are fine
-                _check_retain(retain)
-            retain = bool(retain)
-        if type(payload) is not bytes:
-            is_raw = isinstance(payload, bytes | bytearray | memoryview)
-            payload = bytes(payload) if is_raw else codec.compact(codec.encode(payload))
-        kept = value if self.rejected is not None else None
-        return Outgoing(topic, head, payload, qos, retain, message.delivery, kept)
-
-    def _head(self, topic: str) -> bytes:
-        check_publishable(topic)
-        if len(self._heads) >= _MOST_TOPICS:
-            self._heads = {}
-        head = self._heads[topic] = head_of(topic.encode())
-        return head
+        return self._publication.of(value, message, is_kept=self.rejected is not None)
 
     def _refuse(self, value: Any, error: Exception, whole: Any) -> None:
         """Set an item aside, or fail with all that came with it."""
@@ -679,19 +647,3 @@ def _message_of_plain(value: Any) -> Message[Any]:
     """A value without an envelope, in that of the message on its way, if there is one."""
     made_of: Message[Any] | None = on_its_way()
     return made_of.with_payload(value) if made_of else Message("", value)
-
-
-def _check(name: str, value: Any, check: Callable[[Any], None]) -> None:
-    """A setting that may be a function of the item."""
-    if callable(value):
-        arguments.function(name, value)
-    else:
-        check(value)
-
-
-def _check_qos(qos: Any) -> None:
-    arguments.qos("qos", qos)
-
-
-def _check_retain(retain: Any) -> None:
-    arguments.flag("retain", retain)
