@@ -7,7 +7,7 @@ connect, to read and to write.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import paho.mqtt.client as paho
@@ -48,15 +48,19 @@ class _Wrapping:
 
     check_hostname = True
 
-    def __init__(self, open_wire: Callable[[socket.socket], Wire]) -> None:
-        self._open_wire = open_wire
+    def __init__(self, of: Paho) -> None:
+        self._of = of
 
     def wrap_socket(self, tcp: socket.socket, **_: object) -> Wire:
-        return self._open_wire(tcp)
+        return self._of.listener.open_wire(tcp)
 
 
 class Listener(Protocol):
-    """Who hears what the broker answers. All but `wants_write` come out of `Paho.read`."""
+    """The connection under way, which hears what the broker answers out of `Paho.read`."""
+
+    def open_wire(self, tcp: socket.socket) -> Wire:
+        """Make the wire on a fresh TCP connection. Called on the thread of `Paho.open`."""
+        ...
 
     def wants_write(self) -> None:
         """`Paho.write` has something to write. Also called on the thread of `Paho.open`."""
@@ -76,21 +80,16 @@ class Paho:
 
     Args:
         settings: How to connect.
-        listener: Who hears the answers.
-        open_wire: Makes the wire on a fresh TCP connection; called on the thread of `open`.
         is_5: False for MQTT 3.1.1.
+
+    Attributes:
+        listener: The connection under way, to be set before `open`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        listener: Listener,
-        open_wire: Callable[[socket.socket], Wire],
-        *,
-        is_5: bool,
-    ) -> None:
+    listener: Listener
+
+    def __init__(self, settings: Settings, *, is_5: bool) -> None:
         self.is_5 = is_5
-        self._listener = listener
         client = self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
@@ -100,7 +99,7 @@ class Paho:
             reconnect_on_failure=False,
         )
         client.connect_timeout = settings.answer_timeout
-        wrapping: Any = _Wrapping(open_wire)
+        wrapping: Any = _Wrapping(self)
         client.tls_set_context(wrapping)
         address = self._address = settings.address
         if settings.will:
@@ -183,14 +182,14 @@ class Paho:
     # -- what paho says -------------------------------------------------------------------------
 
     def _on_register_write(self, *_: object) -> None:
-        self._listener.wants_write()
+        self.listener.wants_write()
 
     def _on_connect(
         self, _client: object, _data: object, flags: Any, code: ReasonCode, properties: Any
     ) -> None:
         said = vars(properties) if properties is not None else {}
         named = {ours: said[theirs] for theirs, ours in _PROPERTIES.items() if theirs in said}
-        self._listener.answered(
+        self.listener.answered(
             Answer(code.value, code.is_failure, session_present=flags.session_present, **named)
         )
 
@@ -198,7 +197,7 @@ class Paho:
         self, _client: object, _data: object, mid: int, codes: Sequence[Any], properties: Any
     ) -> None:
         reason = getattr(properties, "ReasonString", "")
-        self._listener.subscribed(mid, [code.value for code in codes], reason)
+        self.listener.subscribed(mid, [code.value for code in codes], reason)
 
     def _on_disconnect(
         self, _client: object, _data: object, flags: Any, code: ReasonCode, properties: Any
@@ -207,4 +206,4 @@ class Paho:
         if flags.is_disconnect_packet_from_server:
             said = vars(properties) if properties is not None else {}
             reason, server = said.get("ReasonString", ""), said.get("ServerReference", "")
-            self._listener.closed_by_broker(code.value, reason_text(code.value, reason, server))
+            self.listener.closed_by_broker(code.value, reason_text(code.value, reason, server))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from rxflow import arguments
-from rxflow.delivery import Ledger
 from rxflow.errors import ConnectError, RxflowError
 from rxflow.log import tell
-from rxflow.message import Message
 from rxflow.mqtt.client import Client
+from rxflow.mqtt.connection import Connection
 from rxflow.mqtt.options import ConnectionOptions, Options, check_client_id, takes_connection
 from rxflow.mqtt.sessions import ClientIds
 from rxflow.mqtt.settings import Settings
-from rxflow.mqtt.topics import check_topic
 
 
 @takes_connection(connect_timeout=10.0)
@@ -91,8 +88,7 @@ async def _visit(settings: Settings) -> bool:
     """Connect and leave; was there a session?"""
     loop = asyncio.get_running_loop()
     visit = _Visit(loop.create_future())
-    ledger = Ledger()
-    client = Client(settings, visit, ledger, lambda _: None, loop)
+    client = Client(settings, visit, loop)
     client.start()
     try:
         return await visit.had_session
@@ -106,9 +102,9 @@ class _Visit:
     def __init__(self, had_session: asyncio.Future[bool]) -> None:
         self.had_session = had_session
 
-    def connected(self, *, session_present: bool) -> None:
+    def connected(self, connection: Connection) -> None:
         if not self.had_session.done():
-            self.had_session.set_result(session_present)
+            self.had_session.set_result(connection.limits.session_present)
 
     def failed(self, error: RxflowError) -> None:
         if not self.had_session.done():
@@ -123,14 +119,5 @@ class _Visit:
     def raised(self, error: Exception) -> None:
         """Nothing is received that could raise."""
 
-    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
-        """Nothing is subscribed."""
-
     def settled(self) -> None:
-        """Nothing is received."""
-
-    def admit(self, topic: bytes) -> str:
-        return check_topic(topic)
-
-    def oversized(self, message: Message[bytes], size: int) -> None:
         """Nothing is received."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from rxflow.delivery import Ledger
 from rxflow.errors import CANCELLING, interrupted
-from rxflow.message import Message
 from rxflow.mqtt.outbox import Outbox
 from rxflow.mqtt.packets import DISCONNECT
 from rxflow.mqtt.wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
@@ -34,17 +33,19 @@ _REFUSED_VERSION: Final = (0x01, 0x84)
 
 
 class Owner(Protocol):
-    """What a link needs of the client that made it."""
+    """What a link needs of the connection that made it."""
 
-    ledger: Ledger
     outbox: Outbox | None
-    max_pending: int
-    max_pending_bytes: int
-    keep_alive: float
-    on_next: Callable[[Message[bytes]], object]
 
-    def admit(self, topic: bytes) -> str | None: ...
-    def oversized(self, message: Message[bytes], size: int) -> None: ...
+    @property
+    def ledger(self) -> Ledger:
+        """Whose deliveries come on this link."""
+        ...
+
+    @property
+    def keep_alive(self) -> float:
+        """Seconds; 0: never mind."""
+        ...
 
     def lost(self, reason: str, *, is_closed: bool = False) -> None:
         """The connection can't go on; `is_closed`: the other end closed it, without a word."""
@@ -75,57 +76,55 @@ class Link:
     def __init__(self, loop: asyncio.AbstractEventLoop, paho: Paho, owner: Owner) -> None:
         self.ledger = owner.ledger
         self.outbox = owner.outbox
-        self.max_pending = owner.max_pending
-        self.max_pending_bytes = owner.max_pending_bytes
-        self.admit = owner.admit
-        self.oversized = owner.oversized
-        self.is_stopped = False
+        self.wire: Wire | None = None
         self.ticked = loop.time()
         self._loop = loop
         self._surroundings = surroundings_of(loop)
         self._paho = paho
         self._owner = owner
-        self._wire: Wire | None = None
         self._is_reading = self._is_writing = False
         self._is_leaving = False
         self._pinged = 0.0
         self._ticking: asyncio.TimerHandle | None = None
 
     @property
-    def on_next(self) -> Callable[[Message[bytes]], object]:
-        """Who gets the messages of the next pass."""
-        return self._owner.on_next
-
-    @property
     def sent(self) -> int:
         """Bytes of output that the kernel has taken."""
-        return self._wire.sent if self._wire else 0
+        return self.wire.sent if self.wire else 0
 
     @property
     def heard(self) -> int:
         """Bytes read on this connection, but for answers to pings."""
-        return self._wire.heard if self._wire else 0
+        return self.wire.heard if self.wire else 0
 
     @property
     def is_paused(self) -> bool:
         """True while nothing is read because `max_pending` is reached."""
-        return self._wire is not None and not self._is_reading
+        return self.wire is not None and not self._is_reading
 
     @property
     def connack_code(self) -> int:
         """The reason code of CONNACK as the broker sent it; -1 before."""
-        return self._wire.connack_code if self._wire else -1
+        return self.wire.connack_code if self.wire else -1
 
     # -- life -----------------------------------------------------------------------------------
 
-    def begin(self, wire: Wire) -> None:
-        """Send CONNECT and read what comes."""
-        self._wire = wire
+    def begin(self, *, is_stopped: bool) -> bool:
+        """Send CONNECT and read what comes; False if there is no wire any more.
+
+        Args:
+            is_stopped: Hand on no messages.
+        """
+        wire = self.wire
+        if wire is None:
+            return False
         wire.outbox = self.outbox
-        wire.is_stopped = self.is_stopped
         wire.awaits_connack = True
+        if is_stopped:
+            wire.stop()
         self._start_reading()
         self.write()
+        return True
 
     def connected(self) -> None:
         """CONNACK has come: keep alive and settle from now on."""
@@ -134,9 +133,8 @@ class Link:
 
     def stop(self) -> None:
         """Hand on no more messages; acknowledge and keep alive as before."""
-        self.is_stopped = True
-        if self._wire:
-            self._wire.is_stopped = True
+        if self.wire:
+            self.wire.stop()
         self._stop_reading()
 
     async def say_goodbye(self, until: float, *, with_will: bool = False) -> None:
@@ -152,7 +150,7 @@ class Link:
         self._acknowledge()
         self._is_leaving = True
         self._surroundings.forget(self)
-        wire = self._wire
+        wire = self.wire
         if not with_will:
             self._paho.disconnect()
         elif wire and self._paho.is_5:
@@ -164,45 +162,46 @@ class Link:
             await asyncio.sleep(_PAUSE)
 
     def end(self) -> None:
-        """Close the connection. Twice is once."""
+        """Close the connection. Safe to call more than once."""
         self._surroundings.forget(self)
         if self._ticking:
             self._ticking.cancel()
-        wire, self._wire = self._wire, None
+        wire, self.wire = self.wire, None
         if wire:
             if self._is_reading:
                 self._loop.remove_reader(wire.fileno())
             if self._is_writing:
                 self._loop.remove_writer(wire.fileno())
             wire.end()
-            if self.outbox:
-                self.outbox.disconnected(wire.sent)
+            if wire.outbox:
+                wire.outbox.disconnected(wire.sent)
         self._is_reading = self._is_writing = False
 
     # -- reading --------------------------------------------------------------------------------
 
     def _start_reading(self) -> None:
-        if self._wire and not self._is_reading and not self.is_stopped:
+        if self.wire and not self._is_reading and not self.wire.has_ended:
             self._is_reading = True
-            self._wire.expect()
-            self._loop.add_reader(self._wire.fileno(), self._readable)
+            self.wire.expect()
+            self._loop.add_reader(self.wire.fileno(), self._readable)
 
     def _stop_reading(self) -> None:
-        if self._wire and self._is_reading:
+        if self.wire and self._is_reading:
             self._is_reading = False
-            self._loop.remove_reader(self._wire.fileno())
+            self._loop.remove_reader(self.wire.fileno())
 
     def _readable(self) -> None:
         """One pass: read, decode and hand on, settle, acknowledge."""
-        wire = self._wire
-        if wire and not wire.is_paused and not self.is_stopped:
+        wire = self.wire
+        if wire and not wire.is_paused and not wire.has_ended:
             self._pass(wire, wire.read)
 
     def _resume(self) -> None:
-        wire = self._wire
-        if wire:
-            wire.go_on(is_stopped=self.is_stopped)
-        if wire and not wire.is_paused and not self.is_stopped:
+        wire = self.wire
+        if wire is None:
+            return
+        wire.go_on()
+        if not wire.is_paused and not wire.has_ended:
             self._pass(wire, wire.decode)  # first what was read before the pause
 
     def _pass(self, wire: Wire, decode: Callable[[], None]) -> None:
@@ -219,11 +218,11 @@ class Link:
             # Of a function of the user's; asyncio would tell of it, and let the message go.
             self._owner.raised(interrupted(error))
             return
-        if wire.has_passed and self._wire is wire:
+        if wire.has_passed and self.wire is wire:
             self.passed(0)
         if self.ledger.has_news or wire.unsent or (self.outbox and self.outbox.has_news):
             self.settle()
-        if self._wire is not wire:
+        if self.wire is not wire:
             return
         if wire.is_paused:
             self._stop_reading()
@@ -232,14 +231,14 @@ class Link:
 
     def passed(self, first: int) -> None:
         """Let paho read the packet that the wire has passed through to it."""
-        wire = self._wire
+        wire = self.wire
         if wire is None:
             return
         if first & 0xF0 == CONNACK and wire.connack_code in _REFUSED_VERSION:
             self._owner.wrong_version(wire.connack_code)
             return
         try:
-            while wire.has_passed and self._wire is wire:
+            while wire.has_passed and self.wire is wire:
                 if not self._paho.read():
                     self._lost(wire.trouble)
                     return
@@ -248,7 +247,7 @@ class Link:
 
     def _leave(self, code: int) -> None:
         """Close at once; on MQTT 5 say why [4.13]: 3.1.1 has no word that keeps the will."""
-        wire = self._wire
+        wire = self.wire
         if wire and self._paho.is_5:
             self._acknowledge()
             wire.send(bytes([DISCONNECT, 2, code, 0]))
@@ -268,27 +267,21 @@ class Link:
         self._acknowledge()
         self._flush()
         self._owner.settled()
-        wire = self._wire
-        if wire and wire.is_paused and self._has_room:
+        wire = self.wire
+        if wire and wire.is_paused and wire.has_room:
             wire.is_paused = False
             self._start_reading()
             self._loop.call_soon(self._resume)
 
-    @property
-    def _has_room(self) -> bool:
-        """True when half of what may be held is settled."""
-        few = self.ledger.unsettled <= self.max_pending // 2
-        return few and self.ledger.heavy <= self.max_pending_bytes // 2
-
     def _acknowledge(self) -> None:
         """Put into the output what the ledger has ready."""
         ready, completed = self.ledger.take()
-        if self._wire and not self._is_leaving:  # [MQTT-3.14.4-1]
-            self._wire.acknowledge(ready, completed)
+        if self.wire and not self._is_leaving:  # [MQTT-3.14.4-1]
+            self.wire.acknowledge(ready, completed)
 
     def publish(self) -> None:
         """Send what the outbox has ready, as far as the kernel and the broker take it."""
-        outbox, wire = self.outbox, self._wire
+        outbox, wire = self.outbox, self.wire
         while (
             outbox
             and wire
@@ -298,17 +291,17 @@ class Link:
         ):
             wire.put(lambda at: outbox.packets(at, _PUBLISHED_AT_ONCE))
             self._flush()
-            if self._wire is not wire:
+            if self.wire is not wire:
                 break
 
     def write(self) -> None:
         """Send what paho has prepared."""
-        if self._wire:
+        if self.wire:
             self._paho.write()
             self._flush()
 
     def _flush(self) -> None:
-        wire = self._wire
+        wire = self.wire
         if wire is None:
             return
         try:
@@ -336,7 +329,7 @@ class Link:
     def _tick(self) -> None:
         """Keep alive, and settle what timers and other threads let go."""
         self.ticked = self._loop.time()
-        if self._wire:
+        if self.wire:
             self.settle()
             self._keep_alive(self.ticked)
             wait = _TICK if self.ledger.unsettled else _SLOW_TICK
@@ -347,7 +340,7 @@ class Link:
 
         While reading is paused no answer can be seen: then TCP_USER_TIMEOUT finds a dead peer.
         """
-        wire, keep_alive = self._wire, self._owner.keep_alive
+        wire, keep_alive = self.wire, self._owner.keep_alive
         if wire is None or not keep_alive or self._is_leaving:
             return
         is_waiting = self._is_reading and self._pinged > wire.last_read
@@ -368,7 +361,7 @@ class Link:
 
     def interrupt(self) -> None:
         """End the read pass under way behind the message it is at. On any thread, in a signal."""
-        if wire := self._wire:
+        if wire := self.wire:
             wire.is_stopped = True
 
     def breathe(self) -> None:
@@ -379,7 +372,7 @@ class Link:
 
     def beat(self) -> None:
         """Keep alive from the heartbeat's thread, while user code blocks the loop."""
-        wire, now = self._wire, self._loop.time()
+        wire, now = self.wire, self._loop.time()
         keep_alive = 0 if self._is_leaving else self._owner.keep_alive
         if wire and keep_alive and now - wire.last_write >= keep_alive * 0.6:
             wire.ping()

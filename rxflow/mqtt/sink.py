@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Unpack
@@ -15,15 +15,15 @@ from reactivex import abc
 
 from rxflow import arguments
 from rxflow.background import running_or_background_loop
-from rxflow.delivery import Account, Ledger, Token
+from rxflow.delivery import Account, Token
 from rxflow.errors import RxflowError, SinkError
 from rxflow.log import PerSecond, announce, escaped, printable, tell
 from rxflow.message import Message
 from rxflow.mqtt.client import Client
+from rxflow.mqtt.connection import Connection
 from rxflow.mqtt.options import ConnectionOptions, Options, takes_connection
 from rxflow.mqtt.outbox import Outbox, Outgoing
 from rxflow.mqtt.publication import Publication
-from rxflow.mqtt.topics import check_topic
 from rxflow.process.environment import running_loop
 from rxflow.process.read_pass import on_its_way, soon
 from rxflow.sinks.rows import is_batch
@@ -352,9 +352,7 @@ class MqttSink(Shell):
         )
         # Packet ids that an earlier process has left there would swallow messages of this one.
         settings = replace(settings, starts_clean=True)
-        ledger = Ledger()
-        ledger.close()  # what comes, though nothing was subscribed, is not acknowledged
-        self._client = Client(settings, self, ledger, lambda _: None, self._loop, self._outbox)
+        self._client = Client(settings, self, self._loop, outbox=self._outbox)
         self._client.start()
 
     def _start_behind(self) -> None:
@@ -484,8 +482,8 @@ class MqttSink(Shell):
 
     # -- what the client says -------------------------------------------------------------------
 
-    def connected(self, *, session_present: bool) -> None:
-        del session_present  # the outbox knows
+    def connected(self, connection: Connection) -> None:
+        del connection  # the outbox knows
         self._has_stood = True
         self._reason = ""
         self._answered = self.rows
@@ -562,9 +560,6 @@ class MqttSink(Shell):
     def warn(self, text: str) -> None:
         announce(text, is_program=self.is_program, depth=1)
 
-    def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
-        """A sink subscribes to nothing."""
-
     def disconnected(self, reason: str) -> None:
         """Its client comes back, and the outbox sends again what was not acknowledged."""
         self._reason = reason
@@ -586,12 +581,6 @@ class MqttSink(Shell):
 
     def raised(self, error: Exception) -> None:
         self._fail(self._unusable(error))
-
-    def admit(self, topic: bytes) -> str:
-        return check_topic(topic)  # a sink has subscribed to nothing: dropped, not acknowledged
-
-    def oversized(self, message: Message[bytes], size: int) -> None:
-        """Likewise."""
 
 
 class _Handed:

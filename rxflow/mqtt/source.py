@@ -13,11 +13,13 @@ from reactivex import abc
 from rxflow.errors import ConnectError, DecodeError, RxflowError, SinkError
 from rxflow.log import announce, logger, printable
 from rxflow.message import Message
-from rxflow.mqtt.client import NOT_SUPPORTED, Client, Settings
-from rxflow.mqtt.reasons import reason_text
+from rxflow.mqtt.asking import Asking, impossible
+from rxflow.mqtt.client import Client
+from rxflow.mqtt.connection import Connection
 from rxflow.mqtt.sessions import ClientIds, Session
-from rxflow.mqtt.subscribing import REFUSED, Ask, Subscribing, TooLargeError
-from rxflow.mqtt.topics import check_topic, is_shared, matcher
+from rxflow.mqtt.settings import Settings
+from rxflow.mqtt.subscribing import Subscribing
+from rxflow.mqtt.topics import check_topic, matcher
 from rxflow.operators.operator import unwrapped
 from rxflow.process.environment import surroundings_of
 from rxflow.rejection import rejection
@@ -97,16 +99,16 @@ class Source(sources.Source[bytes]):
         self._subscription = subscription
         self._connects = 0
         self._lost_at: float | None = None
-        self._has_stood = False
+        self.has_stood = False
         self._session = Session(settings.client_id, str(settings.address.anonymous), is_given=True)
         self._subscribing = self._subscribing_anew()
         self._is_gone: Callable[[str], bool] = _not_gone
         self._noted_at = 0.0
-        self._patience: asyncio.TimerHandle | None = None  # with a broker that owes a SUBACK
+        self._asking: Asking | None = None  # on the connection that stands
         self._has_strayed = False
         self._has_qos2_journal = False
-        emit = unwrapped(observer)  # a source stops by itself
-        self._client = Client(settings, self, self.ledger, emit, loop)
+        self.on_next: Callable[[Message[bytes]], object] = unwrapped(observer)  # it stops by itself
+        self._client = Client(settings, self, loop, subscriber=self)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -190,18 +192,18 @@ class Source(sources.Source[bytes]):
 
     @property
     def _is_settling(self) -> bool:
-        return self._client.is_connected
+        return self._client.connection is not None
 
     def _stop_receiving(self) -> None:
-        self._stop_waiting()
+        self._stop_asking()
         self._client.stop()
 
     def _close(self) -> None:
-        self._client.on_next = sources.ignore
+        self.on_next = sources.ignore
         super()._close()
 
     async def _say_goodbye(self, *, has_failed: bool) -> None:
-        if self._client.is_connected:
+        if self._client.connection:
             self._note_connection()
         await self._client.close(deadline=1.0, has_failed=has_failed)
 
@@ -228,73 +230,35 @@ class Source(sources.Source[bytes]):
 
     # -- what the client says -------------------------------------------------------------------
 
-    def connected(self, *, session_present: bool) -> None:
+    def connected(self, connection: Connection) -> None:
+        session_present = connection.limits.session_present
         self.ledger.connected(session_present=session_present)
         self._connects += 1
-        self.connected_at = self._loop.time()
+        self.connected_at = connection.began
         if not session_present:
             self._report_gap()
         elif self._has_qos2_journal and not self._session.has_been:
             self._tell_of_another_output()
         self._lost_at = None
-        if (problem := self._impossible()) is not None:
+        names = [name for name, _ in self._subscription.filters]
+        if (problem := impossible(names, connection)) is not None:
             self.fail(ConnectError(f"{self.settings.address}: {problem}"))
             return
-        client, self._noted_at = self._client, self._loop.time()
+        self._noted_at = self._loop.time()
         asks = self._subscribing.connected(
-            self._utc(), session_present=session_present, is_5=client.is_5
+            self._utc(), session_present=session_present, is_5=connection.is_5
         )
         if self._connects == 1:
             self._tell_of_unused_sessions()
-        if not asks:
-            self._all_answered()
-            return
-        try:
-            self._subscribing.subscribe(asks, client.subscribe, client.limits.maximum_packet_bytes)
-        except TooLargeError as error:
-            self._too_large(error)
-            return
-        self._await_answer()
+        self._asking = Asking(self, self._subscribing, connection, self._loop)
+        self._asking.begin(asks)
 
     def _utc(self) -> datetime:
         return surroundings_of(self._loop).utc()
 
-    def _impossible(self) -> str | None:
-        """What of the filters this broker says that it can't do, if anything [3.2.2.3]."""
-        limits = self._client.limits
-        for name, _ in self._subscription.filters:
-            if is_shared(name) and not limits.has_shared:
-                return f"{name!r} can't be subscribed: the broker has no shared subscriptions"
-            if not limits.has_wildcards and ("+" in name or "#" in name):
-                return f"{name!r} can't be subscribed: the broker has no wildcards"
-        return None
-
-    def _too_large(self, error: TooLargeError) -> None:
-        limit = self._client.limits.maximum_packet_bytes
-        self.fail(
-            ConnectError(
-                f"{self.settings.address}: the topic filter {printable(error)!r} is larger than "
-                f"the broker takes (Maximum Packet Size {limit:,} bytes)"
-            )
-        )
-
-    def _await_answer(self) -> None:
-        """Without SUBACK and without a byte for as long, this connection is none."""
-        self._stop_waiting()
-        wait = self.settings.answer_timeout
-        self._patience = self._loop.call_later(wait, self._judge_silence, self._client.heard)
-
-    def _judge_silence(self, before: int) -> None:
-        if self._client.heard > before or self._client.is_paused:
-            self._await_answer()  # it may be on its way, or lie unread behind messages
-        else:
-            wait = self.settings.answer_timeout
-            self._client.lost(f"no answer to SUBSCRIBE within {wait:g} s")
-
-    def _stop_waiting(self) -> None:
-        patience, self._patience = self._patience, None
-        if patience:
-            patience.cancel()
+    def _stop_asking(self) -> None:
+        if self._asking:
+            self._asking.stop()
 
     def _tell_of_another_output(self) -> None:
         """What its journal says of packet ids, this output has not seen come true."""
@@ -336,66 +300,20 @@ class Source(sources.Source[bytes]):
             )
 
     def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
-        try:
-            if names := self._subscribing.unsubscribed(mid, reason_codes):
-                self._unsubscribed(names, reason_codes, reason)
-                return
-            answers = self._subscribing.answered(mid, reason_codes)
-        except ValueError as error:
-            self._client.lost(f"the broker broke the protocol: {error}")
-            return
-        if answers is None:
-            return
-        for ask, code, may_ask_again in answers:
-            if code >= REFUSED and may_ask_again:
-                self._subscribing.alone(ask, self._client.subscribe)
-            elif code >= REFUSED:
-                self._refused(ask, code, reason)
-                return
-            elif code < ask.qos:
-                logger.warning("{!r}: QoS {} asked for, {} granted", ask.name, ask.qos, code)
-        if self._subscribing.is_complete:
-            self._all_answered()
-        else:
-            self._await_answer()
+        if self._asking:
+            self._asking.subscribed(mid, reason_codes, reason)
 
-    def _refused(self, ask: Ask, code: int, reason: str) -> None:
-        text = (
-            f"{self.settings.address} refused to subscribe {printable(ask.name)!r}: "
-            f"{reason_text(code, reason)}"
-        )
-        if (
-            self._has_stood and code not in NOT_SUPPORTED
-        ):  # rights change: a refusal is final only before it ever stood
-            self._client.lost(text)
-        else:
-            self.fail(ConnectError(text, reason_code=code))
-
-    def _unsubscribed(self, names: list[str], codes: Sequence[int], reason: str) -> None:
-        shown = printable(", ".join(names))
-        if refusals := [code for code in codes if code >= REFUSED]:
-            why = reason_text(refusals[0], reason)
-            self.warn(f"{self.settings.address} refused to unsubscribe {shown}: {why}")
-        else:
-            logger.info("unsubscribed from {}", shown)
-
-    def _all_answered(self) -> None:
-        """Every filter stands: say so, and let go of those that nobody wants any more."""
-        self._stop_waiting()
-        self._has_stood = True
+    def stands(self, connection: Connection) -> None:
+        """Every filter has its SUBACK."""
+        self.has_stood = True
         self._client.worked()
-        client = self._client
-        try:
-            self._subscribing.unsubscribe(client.unsubscribe, client.limits.maximum_packet_bytes)
-        except TooLargeError as error:
-            self.warn(f"the broker can't be told to unsubscribe {printable(error)!r}: too large")
         names = ", ".join(name for name, _ in self._subscription.filters)
         logger.info("subscribed to {}", printable(names))
         hook = self._subscription.on_connect
         if hook is None:
             return
         try:
-            hook(Connected(client.session_present, self._connects - 1))
+            hook(Connected(connection.limits.session_present, self._connects - 1))
         except Exception as error:  # noqa: BLE001 (the user's function)
             self.fail(error)
 
@@ -407,7 +325,7 @@ class Source(sources.Source[bytes]):
     def disconnected(self, reason: str) -> None:
         del reason  # the client logs it
         self.connected_at = None
-        self._stop_waiting()
+        self._stop_asking()
         if self._lost_at is None:
             self._lost_at = self._loop.time()
         if most := self._subscribing.lost():
@@ -418,7 +336,7 @@ class Source(sources.Source[bytes]):
         self.fail(error)
 
     def settled(self) -> None:
-        if self._client.is_connected and self._loop.time() - self._noted_at >= _NOTED_EVERY:
+        if self._client.connection and self._loop.time() - self._noted_at >= _NOTED_EVERY:
             self._note_connection()
         super().settled()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 
 from rxflow.mqtt.settings import Settings
 from rxflow.mqtt.websocket import WebSocket
@@ -31,10 +32,11 @@ class Plain:
         return
 
 
-def open_wire(
+def open_wire(  # noqa: PLR0913 (each is one fact)
     sock: socket.socket,
     settings: Settings,
     receiver: Receiver,
+    passed: Callable[[int], object],
     loop: AbstractEventLoop,
     *,
     is_5: bool,
@@ -45,6 +47,7 @@ def open_wire(
         sock: TCP, or of a Unix socket.
         settings: How to connect.
         receiver: Who gets the messages.
+        passed: As for `Wire`.
         loop: Whose time and date the wire goes by.
         is_5: True on MQTT 5.
 
@@ -69,8 +72,11 @@ def open_wire(
     return Wire(
         stream,
         receiver,
+        passed,
         is_5=is_5,
         max_packet_bytes=settings.max_packet_bytes,
+        max_pending=settings.max_pending,
+        max_pending_bytes=settings.max_pending_bytes,
         now=surroundings_of(loop).utc,
         clock=loop.time,
     )

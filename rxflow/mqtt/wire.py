@@ -69,15 +69,13 @@ class Stream(Protocol):
 
 
 class Receiver(Protocol):
-    """What a wire needs of the client that it serves."""
+    """Who gets the messages."""
 
     ledger: Ledger
-    max_pending: int
-    max_pending_bytes: int
 
     @property
     def on_next(self) -> Callable[[Message[bytes]], object]:
-        """Who gets the messages of the next pass."""
+        """Called with each message of the next pass."""
         ...
 
     def admit(self, topic: bytes) -> str | None:
@@ -92,10 +90,6 @@ class Receiver(Protocol):
         """This message came in a packet of `size` bytes, above the limit; without its payload."""
         ...
 
-    def passed(self, first: int) -> None:
-        """A packet that is paho's lies ready; `first` is its first byte. Called in order."""
-        ...
-
 
 class Wire:
     """paho's socket, and our way past it. Used by one thread; the heartbeat may ping and flush.
@@ -103,9 +97,12 @@ class Wire:
     Args:
         stream: What carries the bytes.
         receiver: Who gets the messages.
+        passed: Called with the first byte of each packet that lies ready for paho, in order.
         is_5: True on MQTT 5, whose PUBLISH has properties.
         max_packet_bytes: Of a PUBLISH that is larger only the topic is kept; any other packet that
             is larger is a protocol error.
+        max_pending: With so many deliveries unsettled, it pauses.
+        max_pending_bytes: Likewise, in bytes of the large ones.
         now: The clock for `received_at`.
         clock: Seconds, for `last_read` and `last_write`.
     """
@@ -114,16 +111,22 @@ class Wire:
         self,
         stream: Stream,
         receiver: Receiver,
+        passed: Callable[[int], object],
         *,
         is_5: bool,
         max_packet_bytes: int,
+        max_pending: int,
+        max_pending_bytes: int,
         now: Callable[[], datetime],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
         self._receiver = receiver
-        self._version5 = is_5
+        self._tell_passed = passed
+        self._is_5 = is_5
         self._max_packet_bytes = max_packet_bytes
+        self._max_pending = max_pending
+        self._max_pending_bytes = max_pending_bytes
         self._now = now
         self._clock = clock
         self._data = b""  # read, from `_at` on not decoded yet
@@ -145,7 +148,7 @@ class Wire:
         self._expected = _FEW_BYTES
         self.message: Message[bytes] | None = None  # on its way through a pipeline
         self.is_stopped = False  # no message may be decoded now
-        self._has_ended = False  # nor ever
+        self.has_ended = False  # nor ever
         self.is_paused = False  # `max_pending` is reached: neither decode nor read
         self.connack_code = -1
         self.awaits_connack = False  # no other packet may come before it
@@ -176,7 +179,7 @@ class Wire:
 
     def close(self) -> None:
         # paho closes it when the connection ends; the loop must first stop watching it: `end`.
-        self.is_stopped = self._has_ended = True
+        self.stop()
 
     def fileno(self) -> int:
         return self._stream.fileno()
@@ -204,6 +207,13 @@ class Wire:
     def has_more(self) -> bool:
         """True if bytes wait that no readable event will announce."""
         return self._stream.pending() > 0
+
+    @property
+    def has_room(self) -> bool:
+        """True when half of what may be held is settled."""
+        ledger = self._receiver.ledger
+        few = ledger.unsettled <= self._max_pending // 2
+        return few and ledger.heavy <= self._max_pending_bytes // 2
 
     @property
     def unsent(self) -> int:
@@ -296,11 +306,11 @@ class Wire:
         """
         data, end, at = self._data, len(self._data), self._at
         receiver, topics, largest = self._receiver, self._topics, self._max_packet_bytes
-        ledger, limit, on_next = receiver.ledger, receiver.max_pending, receiver.on_next
+        ledger, limit, on_next = receiver.ledger, self._max_pending, receiver.on_next
         received_at = self._now()
-        is_5 = self._version5
+        is_5 = self._is_5
         new, enqueue = object.__new__, ledger.queue.append
-        most = receiver.max_pending_bytes
+        most = self._max_pending_bytes
         heavy = min(largest, most // limit)  # so many that are lighter are within `most` anyway
         room = limit - ledger.unsettled
         known, qos, retain, duplicate = -1, 0, False, False
@@ -457,9 +467,9 @@ class Wire:
         if after > stop or (qos and not packet_id):
             raise MalformedPacketError("a PUBLISH shorter than its own topic, or with packet id 0")
         ledger, name = self._receiver.ledger, data[start + 2 : rest]
-        if qos and ledger.unsettled >= self._receiver.max_pending:
+        if qos and ledger.unsettled >= self._max_pending:
             ledger.settle()
-            if ledger.unsettled >= self._receiver.max_pending:
+            if ledger.unsettled >= self._max_pending:
                 self.is_paused = True
                 return 0
         self._skip = max(0, stop - end)
@@ -497,7 +507,7 @@ class Wire:
         if first not in ANSWERS or data[at + 1] != 2:  # noqa: PLR2004 (by far the most: an id)
             while data[start - 1] > 127:  # noqa: PLR2004 (the continuation bit)
                 start += 1
-            check_packet(first, data[start:stop], is_5=self._version5)
+            check_packet(first, data[start:stop], is_5=self._is_5)
         elif not (data[start] or data[start + 1]):
             raise MalformedPacketError("an answer with packet id 0")
         if kind == _PUBREL:
@@ -514,7 +524,7 @@ class Wire:
                 self.awaits_connack = False
             # paho refuses U+FEFF in a text, which MQTT does not [MQTT-1.5.4-3].
             self._passed += data[at:stop].replace(b"\xef\xbb\xbf", b"\xef\xbf\xbd")
-            self._receiver.passed(first)
+            self._tell_passed(first)
 
     def _answered(self, kind: int, data: bytes, start: int, stop: int) -> None:
         """PUBACK, PUBREC or PUBCOMP: hand it to the outbox, if there is one."""
@@ -564,13 +574,17 @@ class Wire:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as copy:
             copy.shutdown(socket.SHUT_WR)
 
-    def go_on(self, *, is_stopped: bool) -> None:
-        """Decode messages again after an interruption, unless this has ended."""
-        self.is_stopped = is_stopped or self._has_ended
+    def go_on(self) -> None:
+        """Decode messages again after an interruption, unless none may come any more."""
+        self.is_stopped = self.has_ended
+
+    def stop(self) -> None:
+        """Decode no more messages, for good."""
+        self.is_stopped = self.has_ended = True
 
     def end(self) -> None:
         """Close for good."""
-        self.is_stopped = self._has_ended = True
+        self.stop()
         self._stream.close()
 
     def flush(self) -> None:

@@ -224,8 +224,6 @@ class LedgerMachine(RuleBasedStateMachine):
         self.fates: dict[int, Fate] = {}
         self.sender = Sender(self.fates)
         self.book: Book | None = None
-        self.max_pending = MAX_PENDING
-        self.max_pending_bytes = 1 << 30
         self.stream: Stream | None = None
         self.wire: Wire | None = None
         self.held: list = []  # by an operator
@@ -278,7 +276,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _connect(self, *, has_session: bool) -> None:
         self.stream = Stream()
-        self.wire = Wire(self.stream, self, is_5=False, max_packet_bytes=1000, now=lambda: NOW)
+        self.wire = Wire(
+            self.stream,
+            self,
+            self.passed,
+            is_5=False,
+            max_packet_bytes=1000,
+            max_pending=MAX_PENDING,
+            max_pending_bytes=1 << 30,
+            now=lambda: NOW,
+        )
         self.stream.incoming += self.sender.connect(has_session=has_session)
         self.ledger.connected(session_present=has_session)
         self._exchange()
@@ -311,7 +318,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not wire.is_paused:
             wire.read()
         self._settle()
-        if wire.is_paused and self.ledger.unsettled <= MAX_PENDING // 2:
+        if wire.is_paused and wire.has_room:
             wire.is_paused = False
             wire.decode()
             self._settle()

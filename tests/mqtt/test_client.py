@@ -45,7 +45,6 @@ from rxflow import (
     run,
 )
 from rxflow import operators as ops
-from rxflow.delivery import Ledger
 from rxflow.log import logger
 from rxflow.mqtt.client import Client
 from rxflow.mqtt.options import Options
@@ -435,7 +434,7 @@ class Leaving:
         self.client = None
         self.is_closing = asyncio.Event()
 
-    def connected(self, **_):
+    def connected(self, *_):
         self.closing = asyncio.ensure_future(self.client.close(deadline=0))
         self.is_closing.set()
 
@@ -446,9 +445,8 @@ class Leaving:
 async def left(url, act):
     """Connect; `act` gets the task of the closing that begins with CONNACK."""
     peer = Leaving()
-    ledger = Ledger()
     settings = Options(url, {"connect_timeout": 10.0}, client_id="me").settings()
-    peer.client = Client(settings, peer, ledger, lambda _: None, asyncio.get_running_loop())
+    peer.client = Client(settings, peer, asyncio.get_running_loop())
     peer.client.start()
     async with asyncio.timeout(10):
         await peer.is_closing.wait()
@@ -466,11 +464,11 @@ def test_closing_in_the_instant_of_connack_ends():
 
 def test_a_closing_that_is_cancelled_says_so(monkeypatch):
     async def linger(client):
-        client._peer.connected()
+        client.peer.connected()
         try:
             await asyncio.Event().wait()
         finally:
-            client._peer.closing.cancel()  # it waits for this very task
+            client.peer.closing.cancel()  # it waits for this very task
             await asyncio.sleep(0)
 
     async def act(closing):

@@ -50,12 +50,7 @@ def test_nothing_leaves_behind_disconnect_however_late_it_is_ready():
         owner = SimpleNamespace(
             ledger=ledger,
             outbox=outbox,
-            max_pending=10,
-            max_pending_bytes=1000,
             keep_alive=1,
-            on_next=print,
-            admit=bytes.decode,
-            oversized=None,
             lost=print,
             settled=lambda: None,
         )
@@ -63,12 +58,16 @@ def test_nothing_leaves_behind_disconnect_however_late_it_is_ready():
         link = Link(loop, paho, owner)
         paho.wire = Wire(
             Plain(ours),
-            link,
+            SimpleNamespace(ledger=ledger, on_next=print),
+            link.passed,
             is_5=True,
             max_packet_bytes=1000,
+            max_pending=10,
+            max_pending_bytes=1000,
             now=lambda: datetime.now(UTC),
         )
-        link.begin(paho.wire)
+        link.wire = paho.wire
+        link.begin(is_stopped=False)
         leaving = loop.create_task(link.say_goodbye(loop.time() + 5))
         await asyncio.sleep(0)
         ledger.open2(1)

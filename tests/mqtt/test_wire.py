@@ -21,11 +21,9 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 class Receiver:
     """Keeps what a wire hands on."""
 
-    def __init__(self, max_pending: int = 1000, max_pending_bytes: int = 10_000_000) -> None:
+    def __init__(self) -> None:
         self.acknowledged: list[int] = []
         self.ledger = Linked(self.acknowledged.extend)
-        self.max_pending = max_pending
-        self.max_pending_bytes = max_pending_bytes
         self.messages: list[Message[bytes]] = []
         self.on_next: Callable[[Message[bytes]], object] = self.messages.append
         self.kinds: list[int] = []
@@ -36,23 +34,30 @@ class Receiver:
     def oversized(self, message: Message[bytes], size: int) -> None:
         self.messages.append(message.with_payload(f"{size} bytes".encode()))
 
-    def passed(self, first: int) -> None:
-        self.kinds.append(first)
-
 
 class Pair:
     """A wire, and the socket of its peer."""
 
-    def __init__(self, *, is_5: bool = False, is_accepted: bool = True, **limits: int) -> None:
+    def __init__(
+        self,
+        *,
+        is_5: bool = False,
+        is_accepted: bool = True,
+        max_pending: int = 1000,
+        max_pending_bytes: int = 10_000_000,
+    ) -> None:
         ours, self.peer = socket.socketpair()
         ours.settimeout(0)
         self.now = 0.0
-        self.receiver = Receiver(**limits)
+        self.receiver = Receiver()
         self.wire = Wire(
             Plain(ours),
             self.receiver,
+            self.receiver.kinds.append,
             is_5=is_5,
             max_packet_bytes=100_000,
+            max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
             now=lambda: NOW,
             clock=lambda: self.now,
         )

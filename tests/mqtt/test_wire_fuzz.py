@@ -84,8 +84,11 @@ def decoded_by_the_wire(data: bytes, cuts: list[int], *, is_5: bool) -> Result:
     wire = receiver.wire = Wire(
         Plain(ours),
         receiver,
+        receiver.passed,
         is_5=is_5,
         max_packet_bytes=LARGEST,
+        max_pending=1_000_000,
+        max_pending_bytes=1 << 30,
         now=lambda: datetime(2026, 1, 2, tzinfo=UTC),
     )
     wire.connack_code = 0
@@ -109,9 +112,6 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 class Receiver:
     """Writes down what a wire hands on; drops each message at once."""
-
-    max_pending = 1_000_000
-    max_pending_bytes = 1 << 30
 
     def __init__(self) -> None:
         self.ledger = Ledger()

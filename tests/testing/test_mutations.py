@@ -16,7 +16,7 @@ from rxflow import operators as ops
 from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
 from rxflow.mqtt.client import Client
-from rxflow.mqtt.link import Link
+from rxflow.mqtt.source import Source
 from rxflow.mqtt.subscribing import Subscribing
 from rxflow.mqtt.wire import Wire
 from rxflow.sinks.group_commit import Commit, GroupCommit
@@ -279,13 +279,16 @@ def open_anyway(self, packet_id, *_, **__):
 def without(**flags):
     """Messages that come from the wire without such a flag, whatever the broker says."""
 
-    def unmarked(link, message):
+    def unmarked(emit, message):
         marks = {"retain": message.retain, "duplicate": message.duplicate} | flags
-        link._owner.on_next(
+        emit(
             Message(message.topic, message.payload, message.qos, delivery=message.delivery, **marks)
         )
 
-    return property(lambda link: partial(unmarked, link))
+    def on_next(source, emit) -> None:
+        vars(source)["emit"] = partial(unmarked, emit)
+
+    return property(lambda source: source.emit, on_next)
 
 
 SINKS: dict[str, tuple[Callable[[Marbles], None], object, str, object]] = {
@@ -326,11 +329,11 @@ SINKS: dict[str, tuple[Callable[[Marbles], None], object, str, object]] = {
     ),
     "not marked as a duplicate": (
         lost_and_regained,
-        Link,
+        Source,
         "on_next",
         without(duplicate=False),
     ),
-    "not marked as retained": (retained, Link, "on_next", without(retain=False)),
+    "not marked as retained": (retained, Source, "on_next", without(retain=False)),
     "too slow to come back": (lost_and_regained, Client, "_wait", lambda *_: 9.0),
     "QoS 2 delivered again": (qos_2, Ledger, "open2", open_anyway),
     "not subscribed to a new session": (clean, Subscribing, "connected", subscribing_once),
@@ -342,7 +345,7 @@ def test_a_wrong_sink_ledger_or_client_fails_its_marble_test(monkeypatch, name):
     check, owner, attribute, wrong = SINKS[name]
     with Marbles() as marbles:
         check(marbles)
-    monkeypatch.setattr(owner, attribute, wrong)
+    monkeypatch.setattr(owner, attribute, wrong, raising=False)
     with pytest.raises((AssertionError, SinkError)), Marbles() as marbles:
         check(marbles)
 
