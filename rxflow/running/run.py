@@ -16,6 +16,7 @@ from rxflow.errors import ConfigError, ConnectError, RxflowError, SinkError
 from rxflow.log import announce, escaped, logger
 from rxflow.mqtt.sessions import ClientIds
 from rxflow.process.environment import surroundings_of
+from rxflow.process.heartbeat import BLOCKED
 from rxflow.running import plain
 from rxflow.running.health import Health, Running, Watch
 from rxflow.running.pipeline import Life, Pipeline
@@ -159,6 +160,24 @@ def run_async(  # noqa: PLR0913 (likewise)
     return one.to_the_end(no_signals)
 
 
+class _Subscribing:
+    """The beginning of a run, as the heartbeat sees it: a source may emit then without end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._began = loop.time()
+
+    def blocked(self) -> float:
+        """Seconds for which the loop has been subscribing; no connection of its own is lost."""
+        return min(self._loop.time() - self._began, BLOCKED)
+
+    def beat(self) -> None:
+        """There is no connection to keep alive."""
+
+    def breathe(self) -> None:
+        """Nothing is read yet."""
+
+
 class _Run:
     """One run of some pipelines."""
 
@@ -270,10 +289,15 @@ class _Run:
             self._watch.begin()
             self._on_start(self)
         context.is_single = len(self._lives) == 1 and self._lives[0].is_single
-        for life in self._lives:
-            if isinstance(life.sink, TakingPlain):
-                life.sink.on_plain = partial(self._warn_of_plain, life)
-            life.begin(self._scope, loop)
+        subscribing = _Subscribing(loop)
+        surroundings_of(loop).watch(subscribing)
+        try:
+            for life in self._lives:
+                if isinstance(life.sink, TakingPlain):
+                    life.sink.on_plain = partial(self._warn_of_plain, life)
+                life.begin(self._scope, loop)
+        finally:
+            surroundings_of(loop).forget(subscribing)
         self._sinks.open()  # those that the operators set aside to
 
     def _warn_of_plain(self, life: Life, is_made_of_message: bool) -> None:  # noqa: FBT001

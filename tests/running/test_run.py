@@ -38,6 +38,7 @@ from rxflow import (
 )
 from rxflow import operators as ops
 from rxflow.log import logger
+from rxflow.process import heartbeat
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
 MANY = [publish("a", b"%d" % n, 1, n) for n in range(1, 101)]
@@ -876,3 +877,22 @@ def test_what_cancels_on_another_thread_is_an_error_too(operator, error):
     with pytest.raises(RxflowError, match=f"a function of the stream raised {error.__name__}"):
         quiet(reactivex.create(elsewhere).pipe(operator(raising)), Seen(), seconds=10)
     threads[0].join(10)
+
+
+def test_a_source_that_emits_without_end_while_it_is_subscribed_is_named(monkeypatch):
+    def endless(observer, scheduler):
+        while not lines:
+            observer.on_next(1)
+        observer.on_completed()
+
+    lines = []
+    for module in (heartbeat, sys.modules["rxflow.running.run"]):
+        monkeypatch.setattr(module, "BLOCKED", 0.1)
+    number = logger.add(lines.append, format="{message}", level="WARNING")
+    try:
+        run(reactivex.create(endless), reactivex.Observer())
+    finally:
+        logger.remove(number)
+        logger.disable("rxflow")
+    assert "endless" in lines[0]
+    assert "has blocked the event loop" in lines[0]
