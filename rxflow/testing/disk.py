@@ -39,9 +39,9 @@ from rxflow.testing.diagrams.notation import parse
 from rxflow.testing.diagrams.rendering import Row
 from rxflow.testing.marks import Marks
 from rxflow.testing.pending import Pending, Place
+from rxflow.testing.virtual.clock import SECOND, VirtualClock
 from rxflow.testing.virtual.environment import Inline
 from rxflow.testing.virtual.loop import VirtualLoop
-from rxflow.testing.virtual.scheduler import SECOND, VirtualScheduler
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Disk:
         DiagramError: It breaks a rule.
     """
 
-    def __init__(self, clock: VirtualScheduler, text: str, frame: str | int = "1s") -> None:
+    def __init__(self, clock: VirtualClock, text: str, frame: str | int = "1s") -> None:
         self.diagram = parse(text, frame=frame, role="cold")
         for event in self.diagram.events:
             if event.key not in {"=", "x", "#"}:
@@ -126,7 +126,7 @@ class DiskWorker(Inline):
 
     at_once = 0
 
-    def __init__(self, disk: Disk, clock: VirtualScheduler) -> None:
+    def __init__(self, disk: Disk, clock: VirtualClock) -> None:
         self._disk = disk
         self._clock = clock
         self._jobs: deque[Callable[[], object]] = deque()
@@ -229,7 +229,7 @@ class DiagramSink(FileSink):
         settle: Callable[[], object] = lambda: None,
         pending: Pending | None = None,
     ) -> None:
-        self.disk = Disk(loop.scheduler, text, frame)
+        self.disk = Disk(loop.clock, text, frame)
         self._pending = pending or Pending()
         place = Place.of_caller()
         self._debt = self._pending.add(
@@ -240,7 +240,7 @@ class DiagramSink(FileSink):
         loop.at_finish.callback(self._close_quietly)
         file = DurableFile(Path(folder, "sink.json"), ARRAY, "append", None)
         store = DiskFile(file, self.disk)
-        loop.surroundings.write_by(DiskWorker(self.disk, loop.scheduler), store)
+        loop.surroundings.write_by(DiskWorker(self.disk, loop.clock), store)
         super().__init__(store, rejected)
         self._frame = nanoseconds(frame, "frame")
         self._settle = settle

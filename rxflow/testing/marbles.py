@@ -36,9 +36,11 @@ from rxflow.testing.observation import Call, Observation
 from rxflow.testing.pending import Debt, Pending, Place, warn_at_the_end
 from rxflow.testing.sources import Cold, Hot, Part, Played, Source
 from rxflow.testing.subscriptions import Span, spans_in
+from rxflow.testing.virtual.clock import Phase
 from rxflow.testing.virtual.environment import apart
-from rxflow.testing.virtual.scheduler import Phase, VirtualScheduler
-from rxflow.testing.virtual.time import VirtualTime, raised_in_threads, timers_on
+from rxflow.testing.virtual.loop import VirtualLoop
+from rxflow.testing.virtual.scheduler import VirtualScheduler, timers_on
+from rxflow.testing.virtual.time import VirtualTime, raised_in_threads
 
 T = TypeVar("T")
 Error = BaseException | type[BaseException]
@@ -90,6 +92,11 @@ class Marbles:
     def scheduler(self) -> VirtualScheduler:
         """The virtual scheduler, for operators that want a scheduler of their own."""
         return self.time.scheduler
+
+    @property
+    def loop(self) -> VirtualLoop:
+        """The same time for asyncio."""
+        return self.time.loop
 
     @property
     def frame(self) -> int:
@@ -146,7 +153,7 @@ class Marbles:
         arguments.text("text", text, is_empty_fine=True)
         frame = self._frame if frame is None else frame
         broker = DiagramBroker(
-            self.scheduler.loop,
+            self.loop,
             text,
             values,
             frame=frame,
@@ -178,7 +185,7 @@ class Marbles:
         arguments.text("disk", disk, is_empty_fine=True)
         arguments.observer("rejected", rejected)
         frame = self._frame if frame is None else frame
-        loop = self.scheduler.loop
+        loop = self.loop
         sink = DiagramSink(
             loop,
             disk,
@@ -299,7 +306,7 @@ class Marbles:
             try:
                 yield
             finally:
-                self.scheduler.close(quiet=True)
+                self.time.close(quiet=True)
 
     def close(self) -> None:
         """Close the loop, and fail if something is pending.
@@ -314,7 +321,7 @@ class Marbles:
         self._waiting, self._calls = [], []
         self._note_tasks()
         self._pending.check()
-        self.scheduler.close()
+        self.time.close()
         for error in self._errors:
             raise error
 

@@ -43,8 +43,8 @@ from reactivex.internal.exceptions import (
 from rxflow.errors import SinkError
 from rxflow.running.report import Report
 from rxflow.testing import Marbles
-from rxflow.testing.virtual.scheduler import SECOND, VirtualScheduler
-from rxflow.testing.virtual.time import timers_on
+from rxflow.testing.virtual.clock import SECOND
+from rxflow.testing.virtual.scheduler import VirtualScheduler, timers_on
 
 TOO_LATE = 4.9
 """Seconds: a drain that takes so long has run into its timeout of five."""
@@ -115,7 +115,7 @@ def run(case: Case) -> Outcome:
         try:
             with Marbles(frame="100ms", limit="150s") as marbles:
                 seen.is_on = True
-                seen.now = lambda: marbles.scheduler.microseconds
+                seen.now = lambda: marbles.scheduler.virtual.microseconds
                 _run(case, marbles, outcome)
         except BaseException as error:  # noqa: BLE001 (judged)
             outcome.error = error.with_traceback(None)
@@ -130,7 +130,7 @@ def _run(case: Case, marbles: Marbles, outcome: Outcome) -> None:
     try:
         exec(_compiled(program(case, is_watched=True)), found)
     finally:
-        outcome.ended_at = marbles.scheduler.microseconds / SECOND
+        outcome.ended_at = marbles.scheduler.virtual.microseconds / SECOND
         outcome.report = found.get("report")
         outcome.acknowledged = {each.key for each in found["b"].acknowledgements}
         sinks = [found[f"s{number}"] for number, _ in enumerate(case.disks, 1)]
@@ -418,8 +418,8 @@ def _replayed(text: str, record: Record) -> list[Any]:
         source.pipe(*operators).subscribe(got.append, words.ignore, scheduler=clock)
         ended = record.ended if record.ended is not None else _last(record)
         for time, item in record.inputs:
-            clock.at(time - record.began, lambda item=item: source.on_next(item))
-        clock.at(ended - record.began, source.on_completed)
+            clock.virtual.at(time - record.began, lambda item=item: source.on_next(item))
+        clock.virtual.at(ended - record.began, source.on_completed)
         clock.advance_to((ended - record.began) / SECOND)
     return got
 

@@ -106,7 +106,7 @@ def test_a_coroutine_runs_on_the_loop_of_the_run_and_is_awaited(marbles):
     sink = DurableSink(write)
     marbles.run(run_async(broker.from_mqtt("a"), sink, seconds=12, log=False))
     assert seen == [b'"a"', b'"b"', b'"c"']
-    assert loops == {marbles.scheduler.loop}
+    assert loops == {marbles.loop}
     assert broker.acknowledged("a") == "----^--^"
     assert sink.commits == 2
 
@@ -184,7 +184,7 @@ def test_a_coroutine_that_hangs_is_named_and_given_up_after_five_minutes(marbles
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            cancelled.append(marbles.scheduler.loop.time())
+            cancelled.append(marbles.loop.time())
             raise
 
     with pytest.raises(SinkError, match=r"write: a commit of 1 row has lasted 300 s"):

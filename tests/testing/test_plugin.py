@@ -135,7 +135,7 @@ def test_a_task_that_fails_unseen_fails_the_test(run):
             raise LookupError("unseen")
 
         def test_it(marbles):
-            marbles.scheduler.loop.create_task(fail())
+            marbles.loop.create_task(fail())
             marbles.scheduler.advance_to(1.0)
             gc.collect()
     """)

@@ -9,7 +9,7 @@ import pytest
 
 from rxflow.log import logger
 from rxflow.testing import Marbles
-from rxflow.testing.virtual.scheduler import VirtualScheduler
+from rxflow.testing.virtual.clock import VirtualClock
 
 EXAMPLES = sorted(Path(__file__).parents[2].joinpath("examples").glob("test_*.py"))
 
@@ -27,14 +27,14 @@ def functions():
 @pytest.fixture
 def trace(monkeypatch):
     """Each phase of each instant that has begun, and each line of the log."""
-    written, move_on = [], VirtualScheduler.move_on
+    written, move_on = [], VirtualClock.move_on
 
-    def noted(scheduler, horizon):
-        has_moved = move_on(scheduler, horizon)
-        written.append((scheduler.microseconds, has_moved))
+    def noted(clock, horizon):
+        has_moved = move_on(clock, horizon)
+        written.append((clock.microseconds, has_moved))
         return has_moved
 
-    monkeypatch.setattr(VirtualScheduler, "move_on", noted)
+    monkeypatch.setattr(VirtualClock, "move_on", noted)
     handler = logger.add(
         lambda line: written.append(re.sub(r"/\S*rxflow-\w+", "folder", line)),
         format="{level} {name} {message}",

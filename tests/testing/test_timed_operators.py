@@ -66,7 +66,7 @@ def test_a_timed_operator_is_virtual_with_a_scheduler_of_its_own_and_without(
 @pytest.mark.parametrize("room", [rx, ops], ids=["reactivex", "rxflow"])
 def test_a_timed_operator_is_virtual_in_a_coroutine(marbles, room, name):
     _, text, values = TIMED[name]
-    threads, loop, seen = threading.active_count(), marbles.scheduler.loop, []
+    threads, loop, seen = threading.active_count(), marbles.loop, []
     error = Exception("Timeout") if "#" in text else None
     expected = parse(text, values=values, error=error).events
     sink = reactivex.Observer(lambda item: seen.append((round(loop.time() * 1e9), item)))

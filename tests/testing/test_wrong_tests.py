@@ -21,7 +21,7 @@ from rxflow import operators as ops
 from rxflow import run_async
 from rxflow.testing import DiagramError, Marbles
 from rxflow.testing.diagrams.notation import parse
-from rxflow.testing.virtual import scheduler, time
+from rxflow.testing.virtual import clock, time
 
 pytest_plugins = ["pytester"]
 
@@ -589,7 +589,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
 @pytest.fixture
 def run(pytester, monkeypatch):
     monkeypatch.setattr(time, "_STEPS", 4000)  # for what never ends to be told sooner
-    monkeypatch.setattr(scheduler, "_AT_ONE_INSTANT", 4000)
+    monkeypatch.setattr(clock, "_AT_ONE_INSTANT", 4000)
 
     def run(body):
         pytester.makepyfile(test_demo=HEAD + textwrap.dedent(body))

@@ -42,8 +42,8 @@ from rxflow.testing.diagrams.events import Event
 from rxflow.testing.diagrams.rendering import Row
 from rxflow.testing.marks import Marks
 from rxflow.testing.pending import Pending, Place
+from rxflow.testing.virtual.clock import SECOND, Phase
 from rxflow.testing.virtual.loop import VirtualLoop
-from rxflow.testing.virtual.scheduler import SECOND, Phase
 
 _REFUSED: Final = 0x80
 
@@ -120,7 +120,7 @@ class DiagramBroker:
         self._lanes = lanes(text, values, frame)
         self._frame = nanoseconds(frame, "frame")
         self._loop = loop
-        self._clock = loop.scheduler
+        self._clock = loop.clock
         self._settle = settle
         self._clients = 0
         self._set: list[abc.DisposableBase] = []

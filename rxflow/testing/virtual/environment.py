@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from rxflow.process.environment import Surroundings
 from rxflow.process.heartbeat import Beating
 from rxflow.process.worker import Works, has_ended
-from rxflow.testing.virtual.scheduler import VirtualScheduler
+from rxflow.testing.virtual.clock import VirtualClock
 
 T = TypeVar("T")
 
@@ -84,13 +84,13 @@ class VirtualSurroundings(Surroundings):
             default the longest: 1, 2, 4 ... 60 s.
     """
 
-    def __init__(self, scheduler: VirtualScheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
         self.dice: Callable[[float, str], float] = _longest
         self._workers: dict[int, tuple[object, Works]] = {}
 
     def utc(self) -> datetime:
-        return self._scheduler.now
+        return self._clock.now
 
     def jittered(self, longest: float, host: str) -> float:
         return self.dice(longest, host)

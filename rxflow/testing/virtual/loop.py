@@ -1,9 +1,9 @@
 """An asyncio loop whose time is virtual: when nothing is ready, it jumps to the next timer.
 
-Its timers and those of its `VirtualScheduler` are one queue. A phase of an instant (see `Phase`)
-lasts until nothing is ready any more and no socket has bytes to read; only then does the next one
-begin, and at last does time move. Blocking work (`run_in_executor`, a sink's worker, the attempt to
-connect) runs in the same instant, on this thread.
+Its timers and those of its `VirtualScheduler` are one queue, that of a `VirtualClock`. A phase of
+an instant (see `Phase`) lasts until nothing is ready any more and no socket has bytes to read; only
+then does the next one begin, and at last does time move. Blocking work (`run_in_executor`, a sink's
+worker, the attempt to connect) runs in the same instant, on this thread.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from reactivex.scheduler import TimeoutScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 import rxflow
+from rxflow.testing.virtual.clock import SECOND, Phase
 from rxflow.testing.virtual.environment import VirtualSurroundings, apart, inline
-from rxflow.testing.virtual.scheduler import SECOND, Phase, VirtualScheduler
+from rxflow.testing.virtual.scheduler import VirtualScheduler, timers_on
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class StuckError(RuntimeError):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """See above. `VirtualScheduler.loop` makes it.
+    """See above.
 
     What is raised in a callback, where nobody is above, is raised by `run` and `advance_to`.
     Entered, it also takes the timers that reactivex starts without a scheduler; it closes at the
@@ -50,6 +50,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     Attributes:
         scheduler: The same.
+        clock: Its clock.
         surroundings: What rxflow finds here instead of threads, dice and the date.
         at_finish: Closes with the loop what is put into it.
         resources: The same, but also if nobody closes the loop; nothing in it may refer to the
@@ -68,14 +69,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         for sock in (own._ssock, own._csock):  # noqa: SLF001 (else the collector may be first)
             self.resources.callback(sock.close)
         self._closing = weakref.finalize(self, self.resources.close)
-        self.scheduler = scheduler or VirtualScheduler(self)
-        self.surroundings = VirtualSurroundings(self.scheduler)
+        self.scheduler = scheduler or VirtualScheduler()
+        self.clock = self.scheduler.virtual
+        self.clock.runner = self
+        self.surroundings = VirtualSurroundings(self.clock)
         self.set_exception_handler(self._unhandled)
 
     # -- time -----------------------------------------------------------------------------------
 
     def time(self) -> float:
-        return self.scheduler.microseconds / SECOND
+        return self.clock.seconds
 
     def call_at(
         self,
@@ -85,11 +88,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         self._check_open()
-        now, due = self.scheduler.microseconds, round(when * SECOND)
+        now, due = self.clock.microseconds, round(when * SECOND)
         if due <= now < when * SECOND:
             due = now + 1  # who asks for later never gets now: that may go on for ever
         timer = _Timer(when, callback, args, self, context)
-        self.scheduler.put(due, Phase.WORK, timer)
+        self.clock.put(due, Phase.WORK, timer)
         return timer
 
     def handle(self, function: Callable[[], object]) -> _Timer:
@@ -102,7 +105,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _move_on(self) -> None:
         """Nothing is ready any more."""
-        if not self.scheduler.move_on(self._horizon):
+        if not self.clock.move_on(self._horizon):
             if self._horizon is None:
                 raise StuckError(f"at {self.time():g} s nothing is ready, and no timer is set")
             self.stop()
@@ -121,12 +124,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _spin(self) -> None:
         """Something is ready already."""
-        self.scheduler.step()
+        self.clock.step()
 
     # -- running --------------------------------------------------------------------------------
 
     def run_to(self, horizon: int) -> None:
-        """Run up to a time in microseconds; as `VirtualScheduler.advance_to`."""
+        """Run up to a time in microseconds; as `VirtualClock.advance_to`."""
         self._horizon = horizon
         try:
             with apart(), _default_timers(self):
@@ -150,8 +153,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             task.add_done_callback(partial(_hand_on, done))
             tasks.append(task)
 
-        self.scheduler.is_stopped = False
-        self.scheduler.at(self.scheduler.microseconds, begin, Phase.SUBSCRIBE)
+        self.clock.is_stopped = False
+        self.clock.at(self.clock.microseconds, begin, Phase.SUBSCRIBE)
         try:
             with apart(), _default_timers(self):
                 result = self.run_until_complete(done)
@@ -290,23 +293,16 @@ def _default_timers(loop: VirtualLoop) -> Generator[None]:
 
     def now(scheduler: Any) -> datetime:
         own = scheduler._loop  # noqa: SLF001 (reactivex gives it no name)
-        return own.scheduler.now if isinstance(own, VirtualLoop) else datetime.now(UTC)
+        return own.clock.now if isinstance(own, VirtualLoop) else datetime.now(UTC)
 
-    with (
-        _replaced(TimeoutScheduler, "singleton", classmethod(lambda _: loop.scheduler)),
-        _replaced(AsyncIOScheduler, "now", property(now)),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _replaced(owner: type, name: str, value: object) -> Generator[None]:
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
+    kind: Any = AsyncIOScheduler
+    before = vars(kind).get("now")
+    kind.now = property(now)
     try:
-        yield
+        with timers_on(loop.scheduler):
+            yield
     finally:
         if before is None:
-            delattr(owner, name)
+            del kind.now
         else:
-            setattr(owner, name, before)
+            kind.now = before

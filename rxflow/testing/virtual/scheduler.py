@@ -1,143 +1,33 @@
-"""Virtual time as a `TestScheduler` of reactivex's: one queue for everything that is to happen.
-
-At one instant things happen in the order of `Phase`, those of a phase in the order in which they
-were set, and what is set for "now" behind what is ready already. Times are whole microseconds; time
-begins at 0, which is 1970-01-01 in UTC, and moves only in `advance_to` and `VirtualLoop.run`.
-"""
+"""Virtual time as a `TestScheduler` of reactivex's, on a `VirtualClock`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import heapq
-from collections.abc import Callable, Generator
-from datetime import datetime, timedelta
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Generator
+from datetime import datetime
+from typing import Any
 
 from reactivex import abc, typing
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
+from reactivex.scheduler import TimeoutScheduler
 from reactivex.testing import TestScheduler
 
-from rxflow.message import EPOCH
-from rxflow.testing.diagrams.durations import DiagramError
-
-if TYPE_CHECKING:
-    from rxflow.testing.virtual.loop import VirtualLoop
-
-SECOND: Final = 1_000_000
-"""In the unit of time here."""
-
-_AT_ONE_INSTANT: Final = 100_000  # timers; then time stands still for good
-_SPIN: Final = 0.2  # of a timer: what a turn of the loop costs, in which something was ready
-
-
-class EndlessError(Exception):
-    """More steps than were allowed, and something is still to be done."""
-
-
-class StandstillError(RuntimeError):
-    """What happens at one instant sets more for that instant, without end."""
-
-
-class Phase(IntEnum):
-    """What comes first at one instant."""
-
-    UNSUBSCRIBE = 0
-    """Also: connections of a broker in the diagram are lost and regained."""
-    SUBSCRIBE = 1
-    WORK = 2
-    """Timers of all kinds."""
-    PUBLISH = 3
-    """What a broker in the diagram publishes: subscribed to in that instant is early enough."""
-
-
-class Handle(Protocol):
-    """Something that is to be done, and may be called off."""
-
-    def cancel(self) -> None: ...
-    def cancelled(self) -> bool: ...
-    def begin(self) -> None:
-        """Do it now, or behind what is ready already."""
-        ...
-
-
-class _Due(NamedTuple):
-    """A place in the queue; no two have the same number."""
-
-    due: int
-    phase: Phase
-    number: int
-    handle: Handle
-
-
-class _Action:
-    """A function that is to be called."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function: Callable[[], object] | None = function
-
-    def cancel(self) -> None:
-        self._function = None
-
-    def cancelled(self) -> bool:
-        return self._function is None
-
-    def begin(self) -> None:
-        if self._function:
-            self._function()
+from rxflow.testing.virtual.clock import SECOND, VirtualClock
 
 
 class VirtualScheduler(TestScheduler):
     """See above. A drop-in `TestScheduler`, save that `start` is refused: it knows no end.
 
     Args:
-        loop: Whose time it is, if that is made already.
+        clock: Its time. None: one of its own.
 
     Attributes:
-        microseconds: The time.
-        is_stopped: True once `stop` was called, until time is to move again.
+        virtual: The same.
     """
 
-    def __init__(self, loop: VirtualLoop | None = None) -> None:
+    def __init__(self, clock: VirtualClock | None = None) -> None:
         super().__init__()
-        self.microseconds = 0
-        self._waiting: list[_Due] = []
-        self._number = 0
-        self._loop = loop
-        self._patience: int | None = None
-        self._steps = 0.0  # at this instant
-        self.is_stopped = False
-
-    @property
-    def loop(self) -> VirtualLoop:
-        """The same time for asyncio. Made when it is first asked for."""
-        if self._loop is None:
-            from rxflow.testing.virtual.loop import VirtualLoop  # noqa: PLC0415 (it imports this)
-
-            self._loop = VirtualLoop(self)
-        return self._loop
-
-    @property
-    def has_loop(self) -> bool:
-        """True if it was asked for, and is not closed."""
-        return self._loop is not None and not self._loop.is_closed()
-
-    # -- what is to be done ---------------------------------------------------------------------
-
-    def put(self, due: int, phase: Phase, handle: Handle) -> None:
-        """Do something at a time, or now if that is over."""
-        self._number += 1
-        place = _Due(max(due, self.microseconds), phase, self._number, handle)
-        heapq.heappush(self._waiting, place)
-
-    def at(
-        self, microseconds: int, function: Callable[[], object], phase: Phase = Phase.WORK
-    ) -> abc.DisposableBase:
-        """Call a function at a time, in a phase of that instant."""
-        handle = self._loop.handle(function) if self._loop else _Action(function)
-        self.put(microseconds, phase, handle)
-        return Disposable(handle.cancel)
+        self.virtual = clock or VirtualClock()
 
     def schedule(
         self, action: typing.ScheduledAction[Any], state: Any = None
@@ -164,129 +54,50 @@ class VirtualScheduler(TestScheduler):
             result.disposable = self.invoke_action(action, state)
 
         due = round(self.to_seconds(duetime) * SECOND)
-        if due > self.microseconds:
-            self.refuse_real_time("a timer")
-        elif self._loop and self._loop.is_running():
-            handle = self._loop.call_soon(run)
+        runner = self.virtual.runner
+        if due > self.virtual.microseconds:
+            self.virtual.refuse_real_time("a timer")
+        elif runner and runner.is_running():
+            handle = runner.call_soon(run)
             return CompositeDisposable(result, Disposable(handle.cancel))
-        return CompositeDisposable(result, self.at(due, run))
-
-    def refuse_real_time(self, name: str) -> None:
-        """Refuse to wait on a loop whose time is real.
-
-        Raises:
-            DiagramError: It says what to write in an async test.
-        """
-        loop = asyncio._get_running_loop()  # noqa: SLF001 (None where none runs)
-        if loop is not None and loop is not self._loop:
-            raise DiagramError(
-                f"{name}: in an async test no virtual time passes; write marbles.check(...) or "
-                "marbles.run(main()), without await, for what is to happen in it"
-            )
-
-    # -- time -----------------------------------------------------------------------------------
+        return CompositeDisposable(result, self.virtual.at(due, run))
 
     def _get_clock(self) -> float:
-        return self.microseconds / SECOND
+        return self.virtual.seconds
 
     clock = property(fget=_get_clock)
 
     @property
     def now(self) -> datetime:
-        return EPOCH + timedelta(microseconds=self.microseconds)
+        return self.virtual.now
 
     def sleep(self, time: typing.RelativeTime) -> None:
         """Let time pass as if user code had blocked: what is due meanwhile comes late."""
-        self.microseconds += round(self.to_seconds(time) * SECOND)
+        self.virtual.sleep(self.to_seconds(time))
 
     def advance_to(self, time: typing.AbsoluteTime) -> None:
-        """Do everything up to this time, and what it sets in motion in the last instant.
-
-        Raises:
-            ValueError: It lies before now.
-            BaseException: What anything raised.
-        """
-        horizon = round(self.to_seconds(time) * SECOND)
-        if horizon < self.microseconds:
-            raise ValueError(f"{horizon / SECOND:g} s lies before now, {self.clock:g} s")
-        self.is_stopped = False
-        if self._loop:
-            self._loop.run_to(horizon)
-        else:
-            while not self.is_stopped and self.move_on(horizon):
-                pass
-        self.microseconds = max(self.microseconds, horizon)
+        """As `VirtualClock.advance_to`, in seconds."""
+        self.virtual.advance_to(round(self.to_seconds(time) * SECOND))
 
     def advance_by(self, time: typing.RelativeTime) -> None:
         self.advance_to(self.clock + self.to_seconds(time))
 
-    @contextlib.contextmanager
-    def patient(self, steps: int | None) -> Generator[None]:
-        """Within, time moves on in so many steps at most; None: in any number.
-
-        Raises:
-            EndlessError: There were more.
-        """
-        before, self._patience = self._patience, steps
-        try:
-            yield
-        finally:
-            self._patience = before
-
-    def last_due(self) -> int | None:
-        """When the last of what is set is due, in microseconds; None if nothing is set."""
-        dues = (each.due for each in self._waiting if not each.handle.cancelled())
-        return max(dues, default=None)
-
-    def move_on(self, horizon: int | None) -> bool:
-        """Begin the next phase, be it of a later instant; False if none is left up to a time."""
-        queue = self._waiting
-        while queue and queue[0].handle.cancelled():
-            heapq.heappop(queue)
-        if not queue or (horizon is not None and queue[0].due > horizon):
-            return False
-        due, phase = queue[0].due, queue[0].phase
-        if self._patience is not None:
-            if not self._patience:
-                raise EndlessError
-            self._patience -= 1
-        if due > self.microseconds:
-            self._steps = 0
-        self.step(1)
-        self.microseconds = max(self.microseconds, due)
-        batch: list[Handle] = []
-        while queue and (queue[0].due, queue[0].phase) == (due, phase):
-            batch.append(heapq.heappop(queue).handle)
-        for handle in batch:
-            if not self.is_stopped and not handle.cancelled():
-                handle.begin()
-        return True
-
-    def step(self, cost: float = _SPIN) -> None:
-        """Count what happens at one instant.
-
-        Raises:
-            StandstillError: It is too much to be an accident.
-        """
-        self._steps += cost
-        if self._steps > _AT_ONE_INSTANT:
-            self._steps = 0
-            raise StandstillError(
-                f"time stands still at {self.clock:g} s: what happens there sets more for the same "
-                "instant, again and again; interval(0), repeat() or a loop of sleep(0)?"
-            )
-
     def stop(self) -> None:
         """Let `advance_to` return: nothing more happens in it."""
-        self.is_stopped = True
-        if self._loop and self._loop.is_running():
-            self._loop.stop()
-
-    def close(self, *, quiet: bool = False) -> None:
-        """Close the loop, if there is one; as `VirtualLoop.finish`. Twice is once."""
-        if self._loop:
-            self._loop.finish(quiet=quiet)
+        self.virtual.stop()
 
     def start(self, *_: Any, **__: Any) -> Any:
         """Refused: it has no end. `advance_to` has."""
         raise RuntimeError("use advance_to: start() does not know when to end")
+
+
+@contextlib.contextmanager
+def timers_on(scheduler: abc.SchedulerBase) -> Generator[None]:
+    """Within, a timer of reactivex that was given no scheduler runs on this one."""
+    virtual: Any = TimeoutScheduler
+    before = TimeoutScheduler.__dict__["singleton"]
+    virtual.singleton = classmethod(lambda _: scheduler)
+    try:
+        yield
+    finally:
+        virtual.singleton = before

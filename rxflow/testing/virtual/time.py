@@ -13,12 +13,13 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from reactivex import abc
-from reactivex.scheduler import TimeoutScheduler
 
 from rxflow.testing.diagrams.durations import MICROSECOND, DiagramError, nanoseconds, written
 from rxflow.testing.pending import Place
+from rxflow.testing.virtual.clock import SECOND, EndlessError, Phase
 from rxflow.testing.virtual.environment import apart
-from rxflow.testing.virtual.scheduler import SECOND, EndlessError, Phase, VirtualScheduler
+from rxflow.testing.virtual.loop import VirtualLoop
+from rxflow.testing.virtual.scheduler import VirtualScheduler, timers_on
 
 T = TypeVar("T")
 
@@ -38,23 +39,37 @@ class VirtualTime:
     def __init__(self) -> None:
         self.scheduler = VirtualScheduler()
         self.is_running = False
+        self._clock = self.scheduler.virtual
+        self._loop: VirtualLoop | None = None
         self._zero = 0  # microseconds, as the scheduler counts them
         self._thread = threading.get_ident()
 
     @property
+    def loop(self) -> VirtualLoop:
+        """The same time for asyncio. Made when it is first asked for."""
+        if self._loop is None:
+            self._loop = VirtualLoop(self.scheduler)
+        return self._loop
+
+    def close(self, *, quiet: bool = False) -> None:
+        """Close the loop, if there is one; as `VirtualLoop.finish`. Safe to call more than once."""
+        if self._loop:
+            self._loop.finish(quiet=quiet)
+
+    @property
     def now(self) -> int:
         """Nanoseconds since zero."""
-        return (self.scheduler.microseconds - self._zero) * MICROSECOND
+        return (self._clock.microseconds - self._zero) * MICROSECOND
 
     def begin(self) -> None:
         """From now on, zero is now."""
-        self._zero = self.scheduler.microseconds
+        self._zero = self._clock.microseconds
 
     def at(
         self, time: int, action: Callable[[], object], phase: Phase = Phase.WORK
     ) -> abc.DisposableBase:
         """Call a function at a time; nanoseconds since zero."""
-        return self.scheduler.at(self._zero + time // MICROSECOND, action, phase)
+        return self._clock.at(self._zero + time // MICROSECOND, action, phase)
 
     def run(self, before: int, beyond: int | None = None) -> bool:
         """Do what is due before a time, at least at zero. What it raises, this raises.
@@ -67,22 +82,22 @@ class VirtualTime:
         Returns:
             True if it was to go on, and something is still to be done.
         """
-        scheduler = self.scheduler
+        clock = self._clock
         last = self._zero + max(before // MICROSECOND - 1, 0)
-        with timers_on(scheduler), self._running():
-            scheduler.advance_to(last / SECOND)
-            if beyond is None or scheduler.is_stopped or scheduler.last_due() is None:
+        with timers_on(self.scheduler), self._running():
+            clock.advance_to(last)
+            if beyond is None or clock.is_stopped or clock.last_due() is None:
                 return False
             try:
-                with scheduler.patient(_STEPS):
-                    scheduler.advance_to((last + beyond // MICROSECOND) / SECOND)
+                with clock.patient(_STEPS):
+                    clock.advance_to(last + beyond // MICROSECOND)
                     for _ in range(_TIMERS):
-                        if scheduler.is_stopped or (due := scheduler.last_due()) is None:
+                        if clock.is_stopped or (due := clock.last_due()) is None:
                             return False
-                        scheduler.advance_to(due / SECOND)
+                        clock.advance_to(due)
             except EndlessError:
                 return True
-            return scheduler.last_due() is not None
+            return clock.last_due() is not None
 
     def complete(self, coroutine: Coroutine[Any, Any, T], limit: int | None) -> T:
         """Run a coroutine to its end; see `VirtualLoop.run`.
@@ -96,9 +111,9 @@ class VirtualTime:
             AssertionError: It is not.
         """
         steps = _STEPS if limit is None else None
-        with self._running(), self.scheduler.patient(steps):
+        with self._running(), self._clock.patient(steps):
             try:
-                return self.scheduler.loop.run(_before(limit or _DAY, coroutine))
+                return self.loop.run(_before(limit or _DAY, coroutine))
             except EndlessError:
                 raise _not_over(self.now) from None
 
@@ -114,20 +129,21 @@ class VirtualTime:
     @property
     def has_tasks(self) -> bool:
         """True if a task of the loop is not done."""
-        return self.scheduler.has_loop and bool(self.scheduler.loop.tasks())
+        loop = self._loop
+        return loop is not None and not loop.is_closed() and bool(loop.tasks())
 
     def tasks_left(self) -> str:
         """What to say of tasks that are not done; empty if all are, once those ready have run."""
         if not self.has_tasks:
             return ""
-        self.scheduler.advance_to(self.scheduler.clock)
-        left = self.scheduler.loop.tasks()
+        self._clock.advance_to(self._clock.microseconds)
+        left = self.loop.tasks()
         names = sorted(_shown(task) for task in left)
         return f"not done at the end of the test: {', '.join(names)}" if names else ""
 
     def stop(self) -> None:
         """Let nothing more happen in this run."""
-        self.scheduler.stop()
+        self._clock.stop()
 
     def check_thread(self, name: str) -> None:
         """Refuse a subscription from another thread, where time is real.
@@ -140,7 +156,7 @@ class VirtualTime:
                 f"{name}: subscribed to on another thread, in real time; use marbles.observe(...), "
                 "or subscribe with scheduler=marbles.scheduler"
             )
-        self.scheduler.refuse_real_time(name)
+        self._clock.refuse_real_time(name)
 
 
 def _shown(task: asyncio.Task[Any]) -> str:
@@ -182,15 +198,3 @@ def raised_in_threads(errors: list[BaseException]) -> Generator[None]:
         yield
     finally:
         threading.excepthook = before
-
-
-@contextlib.contextmanager
-def timers_on(scheduler: abc.SchedulerBase) -> Generator[None]:
-    """Within, a timer of reactivex that was given no scheduler runs on this one."""
-    virtual: Any = TimeoutScheduler
-    before = TimeoutScheduler.__dict__["singleton"]
-    virtual.singleton = classmethod(lambda _: scheduler)
-    try:
-        yield
-    finally:
-        virtual.singleton = before

@@ -23,7 +23,7 @@ def marbles():
 
 def keeping(marbles, seen):
     """An observer that keeps when each message came, and what it was."""
-    loop = marbles.scheduler.loop
+    loop = marbles.loop
     began = loop.time()
     return reactivex.Observer(lambda m: seen.append((loop.time() - began, m.with_delivery(None))))
 
@@ -275,7 +275,7 @@ def test_the_connection_is_back_in_the_frame_of_the_diagram(marbles, gap):
         a           : -
         $connection : ^-! {gap}s ^-
     """)
-    times, loop = [], marbles.scheduler.loop
+    times, loop = [], marbles.loop
     source = broker.from_mqtt("a", on_connect=lambda _: times.append(loop.time()))
     marbles.run(run_async(source, reactivex.Observer(), seconds=gap + 10, log=False))
     assert times == [0, pytest.approx(2 + gap, abs=1e-4)]
@@ -286,7 +286,7 @@ def test_where_no_back_off_meets_it_the_first_attempt_after_it_does(marbles):
         a           : -
         $connection : ^-! 200ms ^-
     """)
-    times, loop = [], marbles.scheduler.loop
+    times, loop = [], marbles.loop
     source = broker.from_mqtt("a", on_connect=lambda _: times.append(loop.time()))
     marbles.run(run_async(source, reactivex.Observer(), seconds=10, log=False))
     assert times == [0, 2.5]
@@ -297,7 +297,7 @@ def test_without_another_gain_the_attempts_follow_the_longest_back_off(marbles):
         a           : -
         $connection : ^-!
     """)
-    before = marbles.scheduler.loop.surroundings.dice
+    before = marbles.loop.surroundings.dice
     assert before(4.0, "another host") == 4.0
     source = broker.from_mqtt("a", connect_timeout=1)
     marbles.run(run_async(source, reactivex.Observer(), seconds=30, log=False))

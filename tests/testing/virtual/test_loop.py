@@ -13,8 +13,9 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow import JsonSink, read_rows, run_async
 from rxflow import operators as ops
+from rxflow.testing.virtual.clock import Phase
 from rxflow.testing.virtual.loop import StuckError, VirtualLoop
-from rxflow.testing.virtual.scheduler import Phase, VirtualScheduler
+from rxflow.testing.virtual.scheduler import VirtualScheduler
 
 
 @pytest.fixture
@@ -26,10 +27,10 @@ def loop():
 @pytest.fixture(params=["without a loop", "with a loop"])
 def scheduler(request):
     scheduler = VirtualScheduler()
-    if request.param == "with a loop":
-        assert scheduler.loop is scheduler.loop
+    loop = VirtualLoop(scheduler) if request.param == "with a loop" else None
     yield scheduler
-    scheduler.close()
+    if loop:
+        loop.finish()
 
 
 def noting(seen, clock, name):
@@ -52,7 +53,7 @@ def test_timers_run_in_order_of_time_then_in_the_order_in_which_they_were_set(sc
 def test_at_one_instant_unsubscribing_comes_first_then_subscribing_work_and_publishing(scheduler):
     seen = []
     for phase in reversed(Phase):
-        scheduler.at(0, noting(seen, lambda: scheduler.clock, phase.name), phase)
+        scheduler.virtual.at(0, noting(seen, lambda: scheduler.clock, phase.name), phase)
     scheduler.advance_by(1.0)
     assert [name for _, name in seen] == ["UNSUBSCRIBE", "SUBSCRIBE", "WORK", "PUBLISH"]
 
@@ -61,7 +62,9 @@ def test_what_is_set_for_now_comes_in_the_same_instant_before_the_next_phase(sch
     seen = []
     note = noting(seen, lambda: scheduler.clock, "now")
     scheduler.schedule_absolute(1.0, lambda s, _: s.schedule(note))
-    scheduler.at(1_000_000, noting(seen, lambda: scheduler.clock, "published"), Phase.PUBLISH)
+    scheduler.virtual.at(
+        1_000_000, noting(seen, lambda: scheduler.clock, "published"), Phase.PUBLISH
+    )
     scheduler.advance_to(1.0)
     assert seen == [(1, "now"), (1, "published")]
 
@@ -222,7 +225,7 @@ def test_a_wait_shorter_than_the_clock_can_tell_still_moves_time(loop):
         await asyncio.sleep(1e-9)
 
     loop.run(main())
-    assert loop.scheduler.microseconds == 1
+    assert loop.clock.microseconds == 1
 
 
 def test_what_a_coroutine_raises_comes_out_of_run(loop):
