@@ -17,10 +17,12 @@ from rxflow.log import logger
 from rxflow.message import Batch, Message
 from rxflow.mqtt import Connected, MqttSink, Will, from_mqtt
 from rxflow.properties import Properties
+from rxflow.running.health import Health
 from rxflow.running.pipeline import Pipeline
 from rxflow.running.report import Report
 from rxflow.running.run import run, run_async
 from rxflow.sinks import DurableSink, JsonLinesSink, JsonSink, read_rows
+from rxflow.sources.feed import from_feed
 
 __all__ = [
     "Batch",
@@ -30,6 +32,7 @@ __all__ = [
     "DecodeError",
     "DurableSink",
     "Flow",
+    "Health",
     "JsonLinesSink",
     "JsonSink",
     "Message",
@@ -45,6 +48,7 @@ __all__ = [
     "combine_latest",
     "concat",
     "fork_join",
+    "from_feed",
     "from_mqtt",
     "merge",
     "operators",

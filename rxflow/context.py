@@ -59,6 +59,8 @@ class Context:
         sources: The connections that this run waits for.
         rejected: The observers to which its operators set messages aside.
         loop: The asyncio loop on which it lives, if any.
+        home: Makes that loop when a source first needs it; None: that of the thread, or of the
+            background.
     """
 
     is_run: bool = False
@@ -70,6 +72,7 @@ class Context:
     sources: list[Connection] = field(default_factory=list[Connection])
     rejected: list[abc.ObserverBase[Any]] = field(default_factory=list[abc.ObserverBase[Any]])
     loop: asyncio.AbstractEventLoop | None = None
+    home: Callable[[], asyncio.AbstractEventLoop] | None = None
 
     def adopt(self, rejected: abc.ObserverBase[Any] | None) -> None:
         """Note an observer to which messages are set aside; the run drains and closes it."""

@@ -246,6 +246,12 @@ TABLE: dict[str, dict[str, Any]] = {
         "source": [None, *OBSERVABLE],
         "others": [(each,) for each in [None, *OBSERVABLE]],
     },
+    "from_feed": {
+        "make": FUNCTION,
+        "label": NAMED,
+        "max_pending": [*WHOLE, None, 0, 2**40],
+    },
+    "Health": same(inspect.signature(rxflow.Health).parameters, DATA),
     "from_mqtt": {
         **MQTT,
         "topics": [(), *((each,) for each in FILTERS), ("a", 5)],

@@ -285,9 +285,8 @@ def at_home(
         observer: abc.ObserverBase[Message[P]], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         scope = scope_of(scheduler)
-        loop = (scope.context.loop if scope else None) or running_or_background_loop()
-        if scope:
-            scope.context.loop = loop
+        context = scope.context if scope else Context()
+        loop = context.loop = context.loop or (context.home or running_or_background_loop)()
         if loop is running_loop():
             return begin(observer, home(scheduler, loop), loop)
         subscription = SingleAssignmentDisposable()

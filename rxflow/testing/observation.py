@@ -70,11 +70,13 @@ class Observation:
     def subscribe(self) -> None:
         """Begin, unless it was over before it began."""
         if not self._is_over:
+            scope = Scope()
+            scope.context.home = lambda: self._time.loop
             self._subscription = self._observable.subscribe(
                 self._next,
                 lambda error: self._write("error", error),
                 lambda: self._write("completed"),
-                scheduler=within(Scope(), self._time.scheduler),
+                scheduler=within(scope, self._time.scheduler),
             )
             if self._is_over:
                 self._subscription.dispose()

@@ -170,11 +170,10 @@ class VirtualClock:
         if horizon < self.microseconds:
             raise ValueError(f"{horizon / SECOND:g} s lies before now, {self.seconds:g} s")
         self.is_stopped = False
-        if self.runner:
+        while not (self.runner or self.is_stopped) and self.move_on(horizon):
+            pass
+        if self.runner and not self.is_stopped:  # it may have been made in the middle
             self.runner.run_to(horizon)
-        else:
-            while not self.is_stopped and self.move_on(horizon):
-                pass
         self.microseconds = max(self.microseconds, horizon)
 
     @contextlib.contextmanager
