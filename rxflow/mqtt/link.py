@@ -90,7 +90,7 @@ class Link:
     @property
     def sent(self) -> int:
         """Bytes of output that the kernel has taken."""
-        return self.wire.sent if self.wire else 0
+        return self.wire.output.sent if self.wire else 0
 
     @property
     def heard(self) -> int:
@@ -154,11 +154,11 @@ class Link:
         if not with_will:
             self._paho.disconnect()
         elif wire and self._paho.is_5:
-            wire.send(bytes([DISCONNECT, 2, _WITH_WILL, 0]))
+            wire.output.add(bytes([DISCONNECT, 2, _WITH_WILL, 0]))
         self.write()
-        if with_will and wire and not wire.unsent:
-            wire.shut()
-        while wire and self._loop.time() < until and (wire.unsent or not wire.discard()):  # noqa: ASYNC110
+        if with_will and wire and not wire.output.unsent:
+            wire.output.shut()
+        while wire and self._loop.time() < until and (wire.output.unsent or not wire.discard()):  # noqa: ASYNC110
             await asyncio.sleep(_PAUSE)
 
     def end(self) -> None:
@@ -174,7 +174,7 @@ class Link:
                 self._loop.remove_writer(wire.fileno())
             wire.end()
             if wire.outbox:
-                wire.outbox.disconnected(wire.sent)
+                wire.outbox.disconnected(wire.output.sent)
         self._is_reading = self._is_writing = False
 
     # -- reading --------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class Link:
             return
         if wire.has_passed and self.wire is wire:
             self.passed(0)
-        if self.ledger.has_news or wire.unsent or (self.outbox and self.outbox.has_news):
+        if self.ledger.has_news or wire.output.unsent or (self.outbox and self.outbox.has_news):
             self.settle()
         if self.wire is not wire:
             return
@@ -250,8 +250,8 @@ class Link:
         wire = self.wire
         if wire and self._paho.is_5:
             self._acknowledge()
-            wire.send(bytes([DISCONNECT, 2, code, 0]))
-            wire.try_flush()
+            wire.output.add(bytes([DISCONNECT, 2, code, 0]))
+            wire.output.try_flush()
         self.end()  # so that nothing follows it [MQTT-3.14.4-1]
 
     def _lost(self, trouble: str) -> None:
@@ -277,7 +277,7 @@ class Link:
         """Put into the output what the ledger has ready."""
         ready, completed = self.ledger.take()
         if self.wire and not self._is_leaving:  # [MQTT-3.14.4-1]
-            self.wire.acknowledge(ready, completed)
+            self.wire.output.acknowledge(ready, completed)
 
     def publish(self) -> None:
         """Send what the outbox has ready, as far as the kernel and the broker take it."""
@@ -287,9 +287,9 @@ class Link:
             and wire
             and not self._is_leaving
             and outbox.is_ready
-            and wire.unsent < _PUBLISHED_AT_ONCE
+            and wire.output.unsent < _PUBLISHED_AT_ONCE
         ):
-            wire.put(lambda at: outbox.packets(at, _PUBLISHED_AT_ONCE))
+            wire.output.put(lambda at: outbox.packets(at, _PUBLISHED_AT_ONCE))
             self._flush()
             if self.wire is not wire:
                 break
@@ -305,13 +305,13 @@ class Link:
         if wire is None:
             return
         try:
-            wire.flush()
+            wire.output.flush()
         except OSError as error:
             self._lost(error.strerror or str(error))
             return
         if self.outbox:
-            self.outbox.written(wire.sent)
-        unsent = wire.unsent
+            self.outbox.written(wire.output.sent)
+        unsent = wire.output.unsent
         if bool(unsent) != self._is_writing:
             self._is_writing = bool(unsent)
             if self._is_writing:
@@ -349,10 +349,10 @@ class Link:
             self._owner.lost(f"no sign of the broker for {now - wire.last_read:.0f} s")
         elif self._is_reading and wire.unfinished_for >= 1.5 * keep_alive:
             self._owner.lost(f"a packet stopped in its middle for {wire.unfinished_for:.0f} s")
-        elif now - wire.last_write >= keep_alive / 2 or (is_quiet and not is_waiting):
+        elif now - wire.output.last_write >= keep_alive / 2 or (is_quiet and not is_waiting):
             if not is_waiting:
                 self._pinged = now
-            wire.ping()
+            wire.output.ping()
             self._flush()
 
     def blocked(self) -> float:
@@ -374,6 +374,6 @@ class Link:
         """Keep alive from the heartbeat's thread, while user code blocks the loop."""
         wire, now = self.wire, self._loop.time()
         keep_alive = 0 if self._is_leaving else self._owner.keep_alive
-        if wire and keep_alive and now - wire.last_write >= keep_alive * 0.6:
-            wire.ping()
-            wire.try_flush()
+        if wire and keep_alive and now - wire.output.last_write >= keep_alive * 0.6:
+            wire.output.ping()
+            wire.output.try_flush()

@@ -8,21 +8,17 @@ ours, goes through one buffer, whole packets only.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 import ssl
-import struct
-import threading
 import time
 import zlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from rxflow.delivery import QOS2, Delivery, Ledger, Token
+from rxflow.delivery import Delivery, Ledger, Token
 from rxflow.message import Message
 from rxflow.mqtt.outbox import Outbox
+from rxflow.mqtt.output import Output
 from rxflow.mqtt.packets import (
     ANSWERS,
     PROTOCOL_ERROR,
@@ -92,7 +88,7 @@ class Receiver(Protocol):
 
 
 class Wire:
-    """paho's socket, and our way past it. Used by one thread; the heartbeat may ping and flush.
+    """paho's socket, and our way past it. Used by one thread, save its `output`.
 
     Args:
         stream: What carries the bytes.
@@ -104,7 +100,7 @@ class Wire:
         max_pending: With so many deliveries unsettled, it pauses.
         max_pending_bytes: Likewise, in bytes of the large ones.
         now: The clock for `received_at`.
-        clock: Seconds, for `last_read` and `last_write`.
+        clock: Seconds, for `last_read`.
     """
 
     def __init__(  # noqa: PLR0913 (each is one fact)
@@ -140,10 +136,8 @@ class Wire:
         self._topics: dict[bytes, str | None] = {}
         self._topic_bytes = 0
         self._passed = bytearray()  # whole packets for paho
-        self._out = bytearray()
+        self.output = Output(stream, clock)
         self.outbox: Outbox | None = None  # hears what becomes of what was published
-        self.sent = 0  # bytes that the kernel has taken
-        self._lock = threading.Lock()  # of `_out` and of the stream, for the heartbeat
         self._is_at_end = False
         self._expected = _FEW_BYTES
         self.message: Message[bytes] | None = None  # on its way through a pipeline
@@ -154,7 +148,7 @@ class Wire:
         self.awaits_connack = False  # no other packet may come before it
         self.heard = 0  # bytes read, but for answers to pings
         self.trouble = ""  # why the stream ended, if it said so
-        self.last_read = self.last_write = clock()
+        self.last_read = clock()
 
     # -- paho's side: a socket ----------------------------------------------------------------
 
@@ -168,14 +162,7 @@ class Wire:
         raise BlockingIOError
 
     def send(self, data: bytes | bytearray) -> int:
-        with self._lock:
-            self._out += data
-        return len(data)
-
-    def put(self, make: Callable[[int], bytes | bytearray]) -> None:
-        """Append what `make` returns when told how many bytes came before."""
-        with self._lock:
-            self._out += make(self.sent + len(self._out))
+        return self.output.add(data)
 
     def close(self) -> None:
         # paho closes it when the connection ends; the loop must first stop watching it: `end`.
@@ -215,11 +202,6 @@ class Wire:
         few = ledger.unsettled <= self._max_pending // 2
         return few and ledger.heavy <= self._max_pending_bytes // 2
 
-    @property
-    def unsent(self) -> int:
-        """Bytes of output that the kernel has not taken yet."""
-        return len(self._out)
-
     def read(self) -> None:
         """One pass: read what is there, decode it, hand on each message.
 
@@ -227,7 +209,7 @@ class Wire:
             MalformedPacketError: The connection must be closed.
             Exception: Whatever the observer raised.
         """
-        with self._lock:
+        with self.output.lock:
             chunks = self._chunks()
         if not chunks:
             return
@@ -537,27 +519,6 @@ class Wire:
         else:
             outbox.answered(kind, packet_id, data[start + 2 : stop])
 
-    def acknowledge(self, ready: list[int], completed: list[int]) -> None:
-        """Append PUBACK for packet ids of QoS 1, PUBREC for those of QoS 2, in this order.
-
-        Args:
-            ready: Packet ids, those of QoS 2 with `QOS2` added.
-            completed: Packet ids of which PUBCOMP is due.
-        """
-        if completed:
-            self.send(_packets(PUBCOMP, completed))
-        if not ready:
-            return
-        if max(ready) < QOS2:
-            self.send(_packets(PUBACK, ready))
-            return
-        words = [0x40020000 + p if p < QOS2 else 0x50020000 - QOS2 + p for p in ready]
-        self.send(struct.pack(f"!{len(words)}I", *words))
-
-    def ping(self) -> None:
-        """Append a PINGREQ."""
-        self.send(b"\xc0\x00")
-
     def discard(self) -> bool:
         """Read and throw away; True at the end of the stream."""
         try:
@@ -568,11 +529,6 @@ class Wire:
         except OSError:
             pass
         return True
-
-    def shut(self) -> None:
-        """Send nothing more; the peer sees the end, and what it sends can still be read."""
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as copy:
-            copy.shutdown(socket.SHUT_WR)
 
     def go_on(self) -> None:
         """Decode messages again after an interruption, unless none may come any more."""
@@ -586,35 +542,3 @@ class Wire:
         """Close for good."""
         self.stop()
         self._stream.close()
-
-    def flush(self) -> None:
-        """Send what can be sent now.
-
-        Raises:
-            OSError: The connection is gone.
-        """
-        if not self._out:
-            return
-        with self._lock:
-            try:
-                while self._out:
-                    count = self._stream.send(self._out)
-                    del self._out[:count]
-                    self.sent += count
-                    self.last_write = self._clock()
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                pass
-
-    def try_flush(self) -> None:
-        """As `flush`, from another thread: what goes wrong, the loop will see for itself."""
-        with contextlib.suppress(OSError):
-            self.flush()
-
-
-def _packets(kind: int, packet_ids: list[int]) -> bytearray:
-    """A packet of this kind for each packet id; without a loop, as there may be thousands."""
-    count = len(packet_ids)
-    ids = struct.pack(f"!{count}H", *packet_ids)
-    packets = bytearray(bytes([kind, 2, 0, 0]) * count)
-    packets[2::4], packets[3::4] = ids[::2], ids[1::2]
-    return packets

@@ -270,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _acknowledge(self) -> None:
         ready, completed = self.ledger.take()
         if self.wire:
-            self.wire.acknowledge(ready, completed)
+            self.wire.output.acknowledge(ready, completed)
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -322,7 +322,7 @@ class LedgerMachine(RuleBasedStateMachine):
             wire.is_paused = False
             wire.decode()
             self._settle()
-        wire.flush()
+        wire.output.flush()
         self._check_and_answer()
 
     def _check_and_answer(self) -> None:
@@ -445,7 +445,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.is_finished = True
         self._acknowledge()
         if self.wire:
-            self.wire.flush()
+            self.wire.output.flush()
             self._check_and_answer()
 
     def _stop(self) -> None:

@@ -209,16 +209,16 @@ def test_topics_that_never_come_again_take_no_more_than_their_share(pair):
 
 def test_pubrel_is_answered_and_other_packets_are_passed_on(pair):
     pair.feed(packet(0x62, b"\0\7") + packet(0x90, b"\0\1\1") + packet(0xD0, b""))
-    pair.wire.acknowledge(*pair.receiver.ledger.take())
-    pair.wire.flush()
+    pair.wire.output.acknowledge(*pair.receiver.ledger.take())
+    pair.wire.output.flush()
     assert pair.peer.recv(100) == b"\x70\2\0\7"
     assert pair.receiver.kinds == [0x90]
     assert pair.wire.recv(100) == b"\x90\3\0\1\1"
 
 
 def test_acknowledgements_of_both_kinds_keep_their_order(pair):
-    pair.wire.acknowledge([1, 0x10002, 3], [])
-    pair.wire.flush()
+    pair.wire.output.acknowledge([1, 0x10002, 3], [])
+    pair.wire.output.flush()
     assert pair.peer.recv(100) == b"\x40\2\0\1\x50\2\0\2\x40\2\0\3"
 
 
@@ -242,13 +242,13 @@ def test_stopping_in_on_next_hands_on_nothing_more(pair):
 
 def test_output_waits_until_the_peer_takes_it(pair):
     pair.wire.send(b"x" * 10_000_000)
-    pair.wire.flush()
-    assert 0 < pair.wire.unsent < 10_000_000
+    pair.wire.output.flush()
+    assert 0 < pair.wire.output.unsent < 10_000_000
     received = 0
     while received < 10_000_000:
         received += len(pair.peer.recv(1_000_000))
-        pair.wire.flush()
-    assert pair.wire.unsent == 0
+        pair.wire.output.flush()
+    assert pair.wire.output.unsent == 0
 
 
 def test_the_end_of_the_stream_is_passed_on(pair):

@@ -16,9 +16,9 @@ from rxflow import operators as ops
 from rxflow.delivery import QOS2, Delivery, Ledger
 from rxflow.message import Message
 from rxflow.mqtt.client import Client
+from rxflow.mqtt.output import Output
 from rxflow.mqtt.source import Source
 from rxflow.mqtt.subscribing import Subscribing
-from rxflow.mqtt.wire import Wire
 from rxflow.sinks.group_commit import Commit, GroupCommit
 from rxflow.testing.marbles import Marbles
 
@@ -237,7 +237,7 @@ def retained(marbles: Marbles) -> None:
     marbles.check(source, "t ...", t=Message("a", payload=True, retain=True))
 
 
-acknowledge, connected_subscribing = Wire.acknowledge, Subscribing.connected
+acknowledge, connected_subscribing = Output.acknowledge, Subscribing.connected
 write_commit, taken = Commit.write, GroupCommit._taken
 
 
@@ -300,20 +300,20 @@ SINKS: dict[str, tuple[Callable[[Marbles], None], object, str, object]] = {
     ),
     "acknowledged twice": (
         stored_then_acknowledged,
-        Wire,
+        Output,
         "acknowledge",
         lambda self, ready, _: acknowledge(self, ready + ready, []),
     ),
-    "never acknowledged": (stored_then_acknowledged, Wire, "acknowledge", lambda *_: None),
+    "never acknowledged": (stored_then_acknowledged, Output, "acknowledge", lambda *_: None),
     "acknowledged out of order": (
         stored_then_acknowledged,
-        Wire,
+        Output,
         "acknowledge",
         lambda self, ready, _: acknowledge(self, ready[::-1], []),
     ),
     "one not acknowledged": (
         stored_then_acknowledged,
-        Wire,
+        Output,
         "acknowledge",
         lambda self, ready, _: acknowledge(self, ready[:1], []),
     ),

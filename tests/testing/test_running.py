@@ -8,7 +8,7 @@ import reactivex
 
 from rxflow import operators as ops
 from rxflow import run_async
-from rxflow.mqtt.wire import Wire
+from rxflow.mqtt.output import Output
 from rxflow.testing import DiagramError, Marbles
 
 
@@ -155,13 +155,13 @@ def test_without_a_with_nothing_stays_behind():
 
 
 def test_keep_alive_goes_by_virtual_time(marbles, monkeypatch):
-    pings, ping = [], Wire.ping
+    pings, ping = [], Output.ping
 
     def noted_ping(wire):
         pings.append(round(marbles.scheduler.clock))
         ping(wire)
 
-    monkeypatch.setattr(Wire, "ping", noted_ping)
+    monkeypatch.setattr(Output, "ping", noted_ping)
     source = marbles.mqtt("a q1 : -").from_mqtt("a", keep_alive=60)
     marbles.run(run_async(source, reactivex.Observer(), seconds=3590, log=False))
     assert pings == list(range(30, 3590, 30))
