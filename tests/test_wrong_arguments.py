@@ -378,23 +378,13 @@ TABLE: dict[str, dict[str, Any]] = {
             "JsonSink": "on_next on_error",
             "JsonLinesSink": "on_next on_error",
             "DurableSink": "on_next on_error",
-            "MqttSink": "on_next on_error oversized connected warn subscribed disconnected failed "
-            "raised admit",
+            "MqttSink": "on_next on_error fail reject",
         }.items()
         for name, names in {
             "on_next": "value",
             "on_error": "error",
-            "attach": "session ledger",
-            "forget": "session",
-            "release": "session packet_ids",
-            "connected": "session_present",
-            "oversized": "message size",
-            "warn": "text",
-            "subscribed": "mid reason_codes reason",
-            "disconnected": "reason",
-            "failed": "error",
-            "raised": "error",
-            "admit": "topic",
+            "fail": "failure is_told",
+            "reject": "message reason",
         }.items()
         if name in methods.split()
     },

@@ -754,7 +754,7 @@ def test_an_encrypted_key_needs_its_password_and_nobody_is_asked(
     }
     if password == "canary":
         sink = MqttSink(broker.tls_url, topic="a", **files, **LOGIN)
-        assert "canary" not in repr(sink) + repr(sink._connecting)
+        assert "canary" not in repr(sink) + repr(sink._options)
         assert quiet(reactivex.of(1), sink).stored == 1
         return
     with pytest.raises(ConfigError, match=r"locked\.pem" if password else "key_password"):

@@ -44,6 +44,7 @@ from rxflow import (
 from rxflow import operators as ops
 from rxflow.message import Batch, Message
 from rxflow.mqtt.outbox import Limits
+from rxflow.mqtt.publisher import Publisher
 from rxflow.testing.virtual.loop import VirtualLoop
 
 LOGIN = {"username": "wiredflow", "password": "wiredflow"}
@@ -319,8 +320,8 @@ def test_what_a_callback_of_the_client_raises_fails_the_sink():
         failures = []
         sink.on_failure = failures.append
         sink.open()
-        sink.raised(LookupError("boom"))
-        sink.raised(LookupError("again"))
+        sink._publisher.raised(LookupError("boom"))
+        sink._publisher.raised(LookupError("again"))
         with pytest.raises(SinkError, match="boom"):
             await sink.wait_closed()
         assert failures == [sink.failure]
@@ -598,7 +599,8 @@ def test_a_message_that_ends_each_connection_is_named(monkeypatch):
     async def main():
         sink = MqttSink(broker.url, topic="b")
         said = []
-        sink.warn = said.append
+        sink.open()
+        sink._publisher.warn = said.append
         sink.on_next(1)
         sink.on_completed()
         await sink.wait_closed()
@@ -767,11 +769,11 @@ def ended_after(*, every, answers, items=5, is_told=False, run_drain=None, **set
         sink = MqttSink("mqtt://h", topic="a", **settings)
         if run_drain is not None:
             sink.drain_within(run_drain)
-        sink._loop = loop
-        sink._client = client = Answering(sink._outbox, loop, every, answers)
+        sink._publisher = publisher = Publisher(sink, sink._options, loop)
+        publisher._client = client = Answering(publisher.outbox, loop, every, answers)
         for number in range(items):
             sink.on_next(number)
-        client.begin(sink)
+        client.begin(publisher)
         sink.on_completed()
         if is_told:
             sink.hurry()
@@ -811,11 +813,11 @@ def test_the_drain_timeout_is_that_of_the_run_unless_given(settings, seconds):
 def test_a_run_says_what_its_drain_timeout_is_and_when_it_is_told_to_stop(is_told):
     sink = MqttSink("mqtt://127.0.0.1:1", topic="a")
     told = []
-    sink.hurry = lambda: told.append(sink._drain_seconds)
+    sink.hurry = lambda: told.append(sink.drain_seconds)
     stream = reactivex.never() if is_told else reactivex.empty()
     quiet(stream, sink, drain_timeout=0.25, seconds=0.1 if is_told else None)
     assert told == [0.25] * is_told
-    assert sink._drain_seconds == 0.25
+    assert sink.drain_seconds == 0.25
 
 
 def test_150_000_items_of_a_source_that_does_not_wait_are_no_error():
@@ -959,7 +961,7 @@ def test_on_a_thread_without_a_loop_the_thread_waits_for_a_broker_that_is_slow()
         while sink._has_room.is_set():
             pass  # it has not come to wait yet
         has_ended.wait(0.5)
-        waiting.append(len(sink._outbox.waiting))
+        waiting.append(len(sink._publisher.outbox.waiting))
         conversation.accept()
         until_disconnect(conversation)
 
@@ -971,7 +973,7 @@ def test_on_a_thread_without_a_loop_the_thread_waits_for_a_broker_that_is_slow()
 
 
 def test_more_items_than_may_wait_are_a_sink_error(monkeypatch):
-    monkeypatch.setattr("rxflow.mqtt.sink._MOST_WAITING", 100)
+    monkeypatch.setattr("rxflow.mqtt.publisher._MOST_WAITING", 100)
     with pytest.raises(SinkError, match="100 items wait"):
         quiet(reactivex.range(200), MqttSink("mqtt://127.0.0.1:1", topic="a"))
 
