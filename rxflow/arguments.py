@@ -91,7 +91,7 @@ def one_of(name: str, value: object, choices: Collection[object]) -> None:
 
 def qos(name: str, value: object) -> None:
     """Refuse what is no quality of service."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 2:  # noqa: PLR2004
+    if not isinstance(value, int) or isinstance(value, bool) or value not in range(3):
         refuse(name, "0, 1 or 2", value)
 
 
@@ -106,11 +106,6 @@ def is_number(value: object) -> TypeGuard[float]:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return isinstance(value, int) or math.isfinite(value)
-
-
-def whole(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Refuse what is no whole number within these bounds."""
-    check_range(name, value, least, most)
 
 
 def more_than_0(name: str, value: object) -> None:
@@ -144,11 +139,6 @@ def check_range(name: str, value: object, least: float, most: float | None = Non
 def at_least_one(name: str, value: object) -> None:
     """Refuse what is no whole number from 1 on."""
     check_range(name, value, 1)
-
-
-def at_least(least: int, name: str, value: object) -> None:
-    """Refuse what is no whole number, or too small a one."""
-    check_range(name, value, least)
 
 
 def wait(

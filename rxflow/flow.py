@@ -23,7 +23,7 @@ from rxflow.background import Bare, background
 from rxflow.errors import ConfigError
 from rxflow.operators import OPERATORS
 from rxflow.operators.checking import uncalled
-from rxflow.operators.operator import Operator, Stage, name_of
+from rxflow.operators.operator import Operator, Transform, name_of
 from rxflow.process.environment import running_loop
 from rxflow.scope import scope_of, unscoped, within
 
@@ -146,70 +146,70 @@ class Flow(Fluent[T]):
     @overload
     def pipe(
         self,
-        op1: Stage[T, A],
+        op1: Transform[T, A],
         op2: Callable[[Observable[A]], Z],
         /,
     ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Stage[T, A],
-        op2: Stage[A, B],
+        op1: Transform[T, A],
+        op2: Transform[A, B],
         op3: Callable[[Observable[B]], Z],
         /,
     ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Stage[T, A],
-        op2: Stage[A, B],
-        op3: Stage[B, C],
+        op1: Transform[T, A],
+        op2: Transform[A, B],
+        op3: Transform[B, C],
         op4: Callable[[Observable[C]], Z],
         /,
     ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Stage[T, A],
-        op2: Stage[A, B],
-        op3: Stage[B, C],
-        op4: Stage[C, D],
+        op1: Transform[T, A],
+        op2: Transform[A, B],
+        op3: Transform[B, C],
+        op4: Transform[C, D],
         op5: Callable[[Observable[D]], Z],
         /,
     ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Stage[T, A],
-        op2: Stage[A, B],
-        op3: Stage[B, C],
-        op4: Stage[C, D],
-        op5: Stage[D, E],
+        op1: Transform[T, A],
+        op2: Transform[A, B],
+        op3: Transform[B, C],
+        op4: Transform[C, D],
+        op5: Transform[D, E],
         op6: Callable[[Observable[E]], Z],
         /,
     ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Stage[T, A],
-        op2: Stage[A, B],
-        op3: Stage[B, C],
-        op4: Stage[C, D],
-        op5: Stage[D, E],
-        op6: Stage[E, F],
+        op1: Transform[T, A],
+        op2: Transform[A, B],
+        op3: Transform[B, C],
+        op4: Transform[C, D],
+        op5: Transform[D, E],
+        op6: Transform[E, F],
         op7: Callable[[Observable[F]], Z],
         /,
     ) -> Z: ...
     @overload
     def pipe(
         self,
-        op1: Stage[T, A],
-        op2: Stage[A, B],
-        op3: Stage[B, C],
-        op4: Stage[C, D],
-        op5: Stage[D, E],
-        op6: Stage[E, F],
-        op7: Stage[F, G],
+        op1: Transform[T, A],
+        op2: Transform[A, B],
+        op3: Transform[B, C],
+        op4: Transform[C, D],
+        op5: Transform[D, E],
+        op6: Transform[E, F],
+        op7: Transform[F, G],
         op8: Callable[[Observable[G]], Z],
         /,
     ) -> Z: ...
@@ -315,7 +315,7 @@ class ConnectableFlow(Flow[A], ConnectableObservable[A]):  # pyright: ignore[rep
 
     def auto_connect(self, subscriber_count: int = 1) -> Observable[A]:
         """Connect when so many have subscribed; with 0, at once."""
-        arguments.at_least(0, "subscriber_count", subscriber_count)
+        arguments.check_range("subscriber_count", subscriber_count, 0)
         if subscriber_count == 0:
             self.connect()
         made = self._connectable.auto_connect(subscriber_count)

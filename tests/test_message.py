@@ -62,6 +62,21 @@ def test_with_delivery_replaces_the_delivery_only():
 
 
 @pytest.mark.parametrize(
+    "made",
+    [
+        full().with_payload(full().payload),
+        full().with_delivery(None),
+        copy.copy(full()),
+        copy.deepcopy(full()),
+        pickle.loads(pickle.dumps(full())),
+    ],
+)
+def test_each_way_of_making_a_message_fills_every_slot(made):
+    for slot in Message.__slots__:
+        assert getattr(made, slot) == getattr(full(), slot), slot
+
+
+@pytest.mark.parametrize(
     "other",
     [
         Message("u", b"p"),

@@ -55,7 +55,7 @@ class Broker:
         host: str = "127.0.0.1",
     ) -> None:
         arguments.text("host", host)
-        arguments.whole("port", port, 0, _LAST_PORT)
+        arguments.check_range("port", port, 0, _LAST_PORT)
         if host not in _HOSTS:
             arguments.refuse("host", "127.0.0.1, ::1 or localhost: this machine", host)
         if users is not None:

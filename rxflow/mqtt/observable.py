@@ -179,7 +179,7 @@ def _warn_of_overlap(filters: tuple[tuple[str, int], ...], *, is_program: bool) 
     wild = [(name, qos) for name, qos in filters if "+" in name or "#" in name]
     for name, qos in wild:
         for other, others_qos in filters:
-            if other != name and 2 in {qos, others_qos} and overlap(name, other):  # noqa: PLR2004
+            if other != name and max(qos, others_qos) > 1 and overlap(name, other):
                 tell(
                     f"{name!r} and {other!r} overlap: a broker may deliver a message once for each "
                     "[MQTT 5, 3.3.4], at QoS 2 too, and it is stored as often; ask for one, "

@@ -17,7 +17,7 @@ from rxflow.operators.delaying import delayed, thinned
 from rxflow.operators.flattening import opening
 from rxflow.operators.holding import feeding, held, outlasting
 from rxflow.operators.sharing import shared
-from rxflow.operators.stateful import computing, remembering, stripped
+from rxflow.operators.stateful import computing, stateful, stripped
 
 # fmt: off
 __all__ = [
@@ -75,10 +75,10 @@ zip_with_list = operator(called="zip_with_list", second=check.iterable)(rx.zip_w
 contains = operator(comparing.equal, computing, held, value=check.anything)(rx.contains)
 distinct = operator(comparing.distinct, is_single=True)(rx.distinct)
 distinct_until_changed = operator(comparing.distinct, is_single=True)(rx.distinct_until_changed)
-max = operator(comparing.compared, remembering, held)(rx.max)
-max_by = operator(comparing.compared_by, remembering, batched, held)(rx.max_by)
-min = operator(comparing.compared, remembering, held)(rx.min)
-min_by = operator(comparing.compared_by, remembering, batched, held)(rx.min_by)
+max = operator(comparing.compared, stateful, held)(rx.max)
+max_by = operator(comparing.compared_by, stateful, batched, held)(rx.max_by)
+min = operator(comparing.compared, stateful, held)(rx.min)
+min_by = operator(comparing.compared_by, stateful, batched, held)(rx.min_by)
 sequence_equal = operator(comparing.equal, computing, held, second=check.stream_or_iterable)(
     rx.sequence_equal
 )
@@ -94,24 +94,24 @@ switch_latest = operator(opening)(rx.switch_latest)
 # What is remembered has no delivery; what is computed travels in an envelope.
 
 all = operator(computing, held)(rx.all)
-combine_latest = operator(remembering, others=check.stream)(rx.combine_latest)
+combine_latest = operator(stateful, others=check.stream)(rx.combine_latest)
 find_index = operator(computing, held)(rx.find_index)
-fork_join = operator(remembering, held, others=check.stream)(rx.fork_join)
-group_join = operator(remembering, right=check.observable)(rx.group_join)
+fork_join = operator(stateful, held, others=check.stream)(rx.fork_join)
+group_join = operator(stateful, right=check.observable)(rx.group_join)
 is_empty = operator(computing, held)(rx.is_empty)
-join = operator(remembering, right=check.observable)(rx.join)
-last = operator(remembering, held, is_single=True)(rx.last)
-last_or_default = operator(remembering, held, default_value=check.anything)(rx.last_or_default)
-pairwise = operator(remembering)(rx.pairwise)
-single = operator(remembering, held)(rx.single)
-single_or_default = operator(remembering, held, default_value=check.anything)(rx.single_or_default)
+join = operator(stateful, right=check.observable)(rx.join)
+last = operator(stateful, held, is_single=True)(rx.last)
+last_or_default = operator(stateful, held, default_value=check.anything)(rx.last_or_default)
+pairwise = operator(stateful)(rx.pairwise)
+single = operator(stateful, held)(rx.single)
+single_or_default = operator(stateful, held, default_value=check.anything)(rx.single_or_default)
 single_or_default_async = operator(
-    remembering, held, has_default=check.flag, default_value=check.anything
+    stateful, held, has_default=check.flag, default_value=check.anything
 )(rx.single_or_default_async)
 some = operator(computing, held)(rx.some)
 to_future = operator(stripped, is_subscribing=True)(rx.to_future)
-with_latest_from = operator(remembering, sources=check.observable)(rx.with_latest_from)
-zip_latest = operator(remembering, others=check.stream)(rx.zip_latest)
+with_latest_from = operator(stateful, sources=check.observable)(rx.with_latest_from)
+zip_latest = operator(stateful, others=check.stream)(rx.zip_latest)
 
 # What holds deliveries emits them at the end of time at the latest.
 

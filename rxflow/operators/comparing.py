@@ -10,7 +10,7 @@ from reactivex.internal import default_comparer
 from reactivex.internal.basic import default_sub_comparer
 
 from rxflow.operators.declaring import Layer, Make, change, changed_source
-from rxflow.operators.envelope import bare, by_payload, payload_of
+from rxflow.operators.envelope import by_payload, payload_of, without_delivery
 
 
 @change(Layer.COMPARING)
@@ -22,7 +22,7 @@ def distinct(make: Make) -> Make:
         comparer: Callable[[Any, Any], bool] | None = None,
     ) -> Any:
         def key(item: Any) -> Any:
-            return bare(payload_of(key_mapper(item) if key_mapper else item))
+            return without_delivery(payload_of(key_mapper(item) if key_mapper else item))
 
         return make(key, comparer)
 

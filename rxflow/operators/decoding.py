@@ -13,7 +13,7 @@ from rxflow.log import printable
 from rxflow.message import Message
 from rxflow.operators import checking as check
 from rxflow.operators.declaring import operator
-from rxflow.operators.operator import swift
+from rxflow.operators.operator import direct
 from rxflow.operators.rejecting import set_aside, topic_of
 from rxflow.scope import scope_of
 
@@ -57,7 +57,7 @@ def decode_json(
         DecodeError: In the stream: not JSON, too long, too deeply nested, or neither bytes nor
             text. It names the topic.
     """
-    return cast("Decode", swift(_decoded(rejected, max_payload_bytes, is_exact=exact_integers)))
+    return cast("Decode", direct(_decoded(rejected, max_payload_bytes, is_exact=exact_integers)))
 
 
 def _decoded(

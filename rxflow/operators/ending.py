@@ -23,14 +23,13 @@ from reactivex.scheduler import TimeoutScheduler
 from rxflow import arguments
 from rxflow.operators import checking as check
 from rxflow.operators.declaring import operator
-from rxflow.operators.operator import lifted
+from rxflow.operators.operator import Same, lifted
 from rxflow.scope import Scope, scope_of, within
 
 __all__ = ["take_until", "take_until_with_time", "take_with_time"]
 
 T = TypeVar("T")
 
-Same: TypeAlias = Callable[[Observable[T]], Observable[T]]
 Stop: TypeAlias = Callable[
     [Callable[[], None], abc.ObserverBase[Any], abc.SchedulerBase | None], abc.DisposableBase
 ]

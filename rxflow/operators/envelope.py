@@ -78,7 +78,7 @@ def _delivered(item: Any, result: Any) -> Any:
     return Batch([*made[:-1], last]) if type(result) is Batch else last
 
 
-def bare(item: Any) -> Any:
+def without_delivery(item: Any) -> Any:
     """The same item without deliveries: what an operator may remember."""
     return item if type(item) not in CARRIERS else _undelivered(item)
 
@@ -125,9 +125,9 @@ def _undelivered(item: Any) -> Any:
     if not _is_live(item):
         return item
     if kind is dict:
-        return {key: bare(value) for key, value in item.items()}
+        return {key: without_delivery(value) for key, value in item.items()}
     if kind is OnNext:
-        return OnNext(bare(item.value))
+        return OnNext(without_delivery(item.value))
     if kind in _VALUED:
-        return replace(item, value=bare(item.value))
-    return kind([bare(part) for part in item])
+        return replace(item, value=without_delivery(item.value))
+    return kind([without_delivery(part) for part in item])

@@ -11,7 +11,7 @@ from reactivex.subject import Subject
 
 from rxflow.operators import checking as check
 from rxflow.operators.declaring import operator
-from rxflow.operators.envelope import bare, enveloped
+from rxflow.operators.envelope import enveloped, without_delivery
 from rxflow.operators.holding import feeding
 
 __all__ = ["group_by", "group_by_until"]
@@ -67,7 +67,7 @@ def group_by_until(
 
 
 def _key(mapper: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda item: bare(mapper(item))
+    return lambda item: without_delivery(mapper(item))
 
 
 def _element(mapper: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:

@@ -16,7 +16,7 @@ from rxflow.message import Batch, Message
 from rxflow.operators import checking as check
 from rxflow.operators.declaring import operator
 from rxflow.operators.envelope import CARRIERS, enveloped, payload_of
-from rxflow.operators.operator import Made, Same, swift
+from rxflow.operators.operator import Made, Same, direct
 from rxflow.operators.rejecting import name_topic, set_aside
 from rxflow.scope import scope_of
 
@@ -67,7 +67,7 @@ def map(
 
 
 def _called(mapper: Callable[[Any], Any], rejected: abc.ObserverBase[Any] | None = None) -> Any:
-    return swift(_mapped(mapper, rejected))
+    return direct(_mapped(mapper, rejected))
 
 
 def _mapped(
@@ -163,7 +163,7 @@ def filter(predicate: Callable[[T], object]) -> Same[T]:
             on_next, observer.on_error, observer.on_completed, scheduler=scheduler
         )
 
-    return swift(subscribe)
+    return direct(subscribe)
 
 
 @operator(is_single=True)

@@ -29,7 +29,7 @@ Subscribe: TypeAlias = Callable[
 _SHOWN: Final = 40
 
 
-class Stage(Protocol[S, R]):
+class Transform(Protocol[S, R]):
     """An operator, as `Flow.pipe` takes it anywhere but at the end of a pipeline.
 
     Typed by the items and not by the observables: so a lambda's argument is inferred from what the
@@ -129,7 +129,7 @@ def lifted(subscribe: Subscribe) -> Callable[[Observable[Any]], Observable[Any]]
     return apply
 
 
-def swift(subscribe: Subscribe) -> Callable[[Observable[Any]], Observable[Any]]:
+def direct(subscribe: Subscribe) -> Callable[[Observable[Any]], Observable[Any]]:
     """As `lifted`, for an operator that emits by `observer.on_next(...)`, looked up each time."""
 
     def subscribed(

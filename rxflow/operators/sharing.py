@@ -17,7 +17,7 @@ from reactivex.subject import BehaviorSubject, ReplaySubject, Subject
 
 from rxflow.operators import checking as check
 from rxflow.operators.declaring import Layer, Make, change, operator
-from rxflow.operators.envelope import bare
+from rxflow.operators.envelope import without_delivery
 from rxflow.operators.holding import Gated, Holding, fed
 from rxflow.operators.operator import Same, Subscribe, lifted
 from rxflow.scope import Scope, rooted, scope_of
@@ -108,7 +108,7 @@ class _Replaying(ReplaySubject[T]):
     def _on_next_core(self, value: T) -> None:
         super()._on_next_core(value)
         if self.queue and self.queue[-1].value is value:
-            self.queue[-1] = self.queue[-1]._replace(value=bare(value))
+            self.queue[-1] = self.queue[-1]._replace(value=without_delivery(value))
 
 
 class _Latest(BehaviorSubject[T]):
@@ -117,7 +117,7 @@ class _Latest(BehaviorSubject[T]):
     def _on_next_core(self, value: T) -> None:
         super()._on_next_core(value)
         if self.value is value:
-            self.value = bare(value)
+            self.value = without_delivery(value)
 
 
 @operator()

@@ -15,7 +15,14 @@ from reactivex import operators as rx
 
 from rxflow.message import Message
 from rxflow.operators.declaring import Layer, Make, change, changed_source
-from rxflow.operators.envelope import CARRIERS, bare, enveloped, exchanged, messages_in, newest
+from rxflow.operators.envelope import (
+    CARRIERS,
+    enveloped,
+    exchanged,
+    messages_in,
+    newest,
+    without_delivery,
+)
 from rxflow.operators.operator import lifted
 from rxflow.operators.rejecting import name_topic
 
@@ -23,7 +30,7 @@ _NONE: Final = object()
 
 
 @change(Layer.STATE)
-def remembering(make: Make) -> Make:
+def stateful(make: Make) -> Make:
     """The same operator of reactivex, which passes on what it remembers (`last`, `pairwise`)."""
     return _carried(make, is_computing=False)
 
@@ -38,7 +45,7 @@ def computing(make: Make) -> Make:
     return _carried(make, is_computing=True)
 
 
-stripped: Final = changed_source(Layer.STATE, rx.map(bare))
+stripped: Final = changed_source(Layer.STATE, rx.map(without_delivery))
 """Its items have no deliveries."""
 
 
@@ -63,7 +70,7 @@ class _Carry:
                 item_before, bare_before = self._item, self._bare
                 without = item
                 if type(item) in CARRIERS:
-                    without = bare(item)
+                    without = without_delivery(item)
                     self._remember(without)
                 self._item = item
                 self._bare = without

@@ -166,7 +166,7 @@ class DurableSink(Shell):
 
     @max_queued.setter
     def max_queued(self, rows: int) -> None:
-        arguments.whole("max_queued", rows, 1)
+        arguments.check_range("max_queued", rows, 1)
         self._group.max_queued = rows
 
     # -- items ------------------------------------------------------------------------------------

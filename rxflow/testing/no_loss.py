@@ -141,14 +141,14 @@ def assert_no_loss(  # noqa: PLR0913 (a trial has as many conditions)
     _check_command(command)
     arguments.secret("url", url, is_none_fine=False)
     arguments.text("topic", topic)
-    arguments.whole("qos", qos, 1, 2)
-    arguments.whole("kills", kills, 0)
+    arguments.check_range("qos", qos, 1, 2)
+    arguments.check_range("kills", kills, 0)
     _check_pause(seconds_between_kills)
     arguments.one_of("stop_signal", stop_signal, list(signal.Signals))
     arguments.more_than_0("rate", rate)
     arguments.wait("patience", patience, is_zero_fine=False, is_none_fine=False)
     if seed is not None:
-        arguments.whole("seed", seed, 0)
+        arguments.check_range("seed", seed, 0)
     for name, value in (("payload", payload), ("number", number), ("read", read)):
         if value is not None:
             arguments.function(name, value)

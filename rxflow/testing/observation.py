@@ -9,7 +9,7 @@ from typing import Any, Final
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from rxflow.operators.envelope import bare
+from rxflow.operators.envelope import without_delivery
 from rxflow.scope import Scope, within
 from rxflow.testing.diagrams.diagram import Diagram
 from rxflow.testing.diagrams.durations import DiagramError, written
@@ -100,7 +100,7 @@ class Observation:
         self.dispose()
 
     def _next(self, value: Any) -> None:
-        value = bare(value)
+        value = without_delivery(value)
         self._write("next", value.copy() if type(value) in _MUTABLE else value)
         expected = self.expected
         if expected is None or expected.until is not None or self._is_over:

@@ -418,3 +418,11 @@ def test_any_cut_gives_the_messages_that_were_sent(cuts, payloads):
     assert [message.payload for message in pair.receiver.messages] == payloads
     pair.receiver.messages.clear()
     pair.close()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_message_from_the_wire_has_every_slot_that_one_made_by_hand_has(pair, qos):
+    (message,) = pair.feed(publish("a", b"1", qos, 7))
+    for slot in Message.__slots__:
+        assert hasattr(message, slot), slot
+    assert message.received_at == NOW

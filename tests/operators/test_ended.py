@@ -1,6 +1,6 @@
 """Behind the end, `map`, `filter` and `decode_json` emit nothing, as those of reactivex.
 
-They emit without the call in which reactivex looks whether that is so: `swift`.
+They emit without the call in which reactivex looks whether that is so: `direct`.
 """
 
 import pytest

@@ -14,7 +14,7 @@ from streams import Source, store
 from rxflow import operators as ops
 from rxflow.delivery import Delivery, Ledger, Spread
 from rxflow.message import Batch, Message
-from rxflow.operators.envelope import bare, enveloped, messages_in
+from rxflow.operators.envelope import enveloped, messages_in, without_delivery
 
 LEDGER = Ledger()
 
@@ -41,7 +41,7 @@ CONTAINERS = {
 @pytest.mark.parametrize("hold", CONTAINERS.values(), ids=CONTAINERS)
 def test_what_is_remembered_has_no_delivery_and_is_otherwise_the_same(hold):
     item = hold(made(1))
-    kept = bare(item)
+    kept = without_delivery(item)
     assert type(kept) is type(item)
     assert str(kept) == str(item)
     assert [m.delivery for m in messages_in(kept)] == [None]
@@ -57,14 +57,14 @@ def test_a_result_travels_in_the_envelope_of_what_carries_messages(hold):
 
 @pytest.mark.parametrize("plain", [1, (1, 2), [3], {"k": 4}, {5}, OnNext(6), [], None])
 def test_plain_values_have_no_envelope(plain):
-    assert bare(plain) is plain
+    assert without_delivery(plain) is plain
     assert enveloped(plain, "new") == "new"
 
 
 def test_the_envelope_is_that_of_the_newest_that_has_a_delivery():
     old, new = made(1), made(2)
     assert enveloped((new, old), 0).topic == "t2"
-    assert enveloped((old, bare(new)), 0).topic == "t1"
+    assert enveloped((old, without_delivery(new)), 0).topic == "t1"
 
 
 def test_a_batch_made_by_hand_carries_the_deliveries_in_its_last_message():
