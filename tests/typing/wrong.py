@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from rxflow import MqttSink, from_mqtt
 from rxflow import operators as ops
 from rxflow.flow import Flow
 from rxflow.message import Batch, Message
@@ -33,3 +34,9 @@ def of_messages(numbers: Flow[Message[bytes]]) -> None:
         ops.map(lambda batch: batch.payload),  # reportAttributeAccessIssue
     )
     numbers.pipe(ops.mop(half))  # reportAttributeAccessIssue
+
+
+def of_options() -> None:
+    from_mqtt("mqtt://h", "a", keep_alive="30")  # reportArgumentType
+    from_mqtt("mqtt://h", "a", keepalive=30)  # reportCallIssue
+    MqttSink("mqtt://h", topic="a", version="4")  # reportArgumentType
