@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from rxflow.delivery import Ledger
+from rxflow.running.sinks import Sinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,42 @@ class Report:
             f"{f', held {self.held:,}' if self.held else ''}; "
             f"{self.commits:,} commits, {self.bytes:,} bytes, {self.seconds:.1f} s"
         )
+
+
+def counted(ledgers: Sequence[Ledger], sinks: Sinks, seconds: float, *, is_over: bool) -> Report:
+    """The figures of a run as its sources and sinks have them now. On any thread.
+
+    Args:
+        ledgers: Of the sources.
+        sinks: All of the run.
+        seconds: Since it began.
+        is_over: What is held still, stays unacknowledged.
+    """
+    aside = sinks.rejected
+    # What became of messages before how many came: on another thread, meanwhile more come.
+    let_go = sum(ledger.let_go for ledger in ledgers)
+    stored1 = sum(ledger.stored for ledger in ledgers)
+    stored0 = sum(ledger.stored0 for ledger in ledgers)
+    held = 0 if is_over else sum(ledger.unsettled for ledger in ledgers)
+    received1 = sum(ledger.received for ledger in ledgers)
+    received0 = sum(ledger.received0 for ledger in ledgers)
+    left = received1 - stored1 - let_go
+    received, stored = received1 + received0, stored1 + stored0
+    if not ledgers:
+        received = stored = sinks.rows
+    # A QoS 0 message that two sinks stored is counted twice: it has no delivery of its own.
+    stored = min(stored, received - left)
+    rejected = min(aside, stored)  # beside a source, plain values don't count
+    stored -= rejected
+    held = min(held, left)
+    return Report(
+        received=received,
+        stored=stored,
+        filtered=received - stored - rejected - left,
+        rejected=rejected,
+        unacknowledged=left - held,
+        commits=sinks.commits,
+        bytes=sinks.bytes,
+        seconds=seconds,
+        held=held,
+    )

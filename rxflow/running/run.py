@@ -20,7 +20,7 @@ from rxflow.process.heartbeat import BLOCKED
 from rxflow.running import plain
 from rxflow.running.health import Health, Running, Watch
 from rxflow.running.pipeline import Life, Pipeline
-from rxflow.running.report import Report
+from rxflow.running.report import Report, counted
 from rxflow.running.signals import Stoppable, no_signals, signals
 from rxflow.running.sinks import ServiceSink, Sinks, TakingPlain, ids_path
 from rxflow.scope import Scope, left
@@ -486,36 +486,8 @@ class _Run:
         return self._watch.health()
 
     def _counted(self, *, is_over: bool = False) -> Report:
-        aside = self._sinks.rejected
         ledgers = [source.ledger for source in self._context.sources]
-        # What became of messages before how many came: on another thread, meanwhile more come.
-        let_go = sum(ledger.let_go for ledger in ledgers)
-        stored = sum(ledger.stored for ledger in ledgers)
-        stored0 = sum(ledger.stored0 for ledger in ledgers)
-        held = 0 if is_over else sum(ledger.unsettled for ledger in ledgers)
-        received = sum(ledger.received for ledger in ledgers)
-        received0 = sum(ledger.received0 for ledger in ledgers)
-        left = received - stored - let_go
-        held = min(held, left)
-        received += received0
-        stored = stored + stored0 if ledgers else self._sinks.rows
-        if not ledgers:
-            received = stored
-        # A QoS 0 message that two sinks stored is counted twice: it has no delivery of its own.
-        stored = min(stored, received - left)
-        aside = min(aside, stored)  # beside a source, plain values don't count
-        stored -= aside
-        return Report(
-            received=received,
-            stored=stored,
-            filtered=received - stored - aside - left,
-            rejected=aside,
-            unacknowledged=left - held,
-            commits=self._sinks.commits,
-            bytes=self._sinks.bytes,
-            seconds=self._watch.seconds,
-            held=held,
-        )
+        return counted(ledgers, self._sinks, self._watch.seconds, is_over=is_over)
 
 
 def _pipelines(given: tuple[Any, ...]) -> list[Pipeline]:

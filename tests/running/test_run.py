@@ -600,9 +600,12 @@ def test_a_second_signal_aborts_while_it_drains(number, error):
 
 @pytest.mark.parametrize(("number", "error"), ABORTED)
 def test_a_second_signal_aborts_while_a_sink_closes(number, error):
-    sink = MqttSink("mqtt://127.0.0.1:1", topic="a", drain_timeout=600)
-    end = sink._end
-    sink._end = lambda: (end(), kill(number))
+    class Closing(MqttSink):
+        async def wait_closed(self):
+            kill(number)
+            await super().wait_closed()
+
+    sink = Closing("mqtt://127.0.0.1:1", topic="a", drain_timeout=600)
     with pytest.raises(error):
         quiet(reactivex.interval(0.01).pipe(ops.do_action(lambda n: n or kill(number))), sink)
 
