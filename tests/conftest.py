@@ -67,10 +67,11 @@ def _open_files() -> Counter[str]:
     for descriptor in _DESCRIPTORS.iterdir():
         try:
             target = str(descriptor.readlink())
-        except FileNotFoundError:
-            continue  # the folder's own
-        if target.startswith("socket:"):
-            found[f"{_family(int(descriptor.name))} {target}"] += 1
+            family = _family(int(descriptor.name)) if target.startswith("socket:") else ""
+        except OSError:
+            continue  # the folder's own, or closed meanwhile by a thread in the background
+        if family:
+            found[f"{family} {target}"] += 1
         elif target.startswith("/") and not target.startswith("/dev/"):
             found[target] += 1
     return found
