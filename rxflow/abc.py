@@ -1,4 +1,4 @@
-"""What users may implement: the seams of rxflow, each beside what uses it."""
+"""The seams of rxflow, for users to implement."""
 
 from __future__ import annotations
 

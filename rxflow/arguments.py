@@ -1,4 +1,4 @@
-"""What the arguments of functions and classes must be: each is checked while composing.
+"""Checks of arguments: each function refuses a wrong value while composing.
 
 Every refusal is a `ConfigError` of one form, made here: `qos must be 0, 1 or 2, not 3`.
 """
@@ -66,7 +66,7 @@ def path(name: str, value: object) -> None:
     """Refuse what can't be the path of a file."""
     given: Any = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(given, str) or not given or "\0" in given:
-        refuse(name, "a path, a str or a Path", value)
+        refuse(name, "a str or a Path", value)
 
 
 def file_path(name: str, value: object) -> Path:
@@ -74,7 +74,7 @@ def file_path(name: str, value: object) -> Path:
     path(name, value)
     given = os.fspath(cast("str | os.PathLike[str]", value))
     if given.endswith(os.sep) or Path(given).name in {"", ".."}:
-        refuse(name, "the path of a file; none is named by it", value)
+        refuse(name, "the path of a file", value)
     expanded = os.path.expanduser(given)  # noqa: PTH111 (a Path takes ./~ for ~)
     if expanded.startswith("~"):
         right = "the path of a file; there is no such user (for a folder of that name write ./~)"

@@ -57,7 +57,7 @@ class Context:
         client_ids: The sessions that this run keeps beside its output, if it does.
         journal: The sink that records which QoS 2 messages it has stored.
         sources: The connections that this run waits for.
-        rejected: The observers to which its operators set messages aside.
+        rejected: The observers to which its operators reject messages.
         loop: The asyncio loop on which it lives, if any.
         home: Makes that loop when a source first needs it; None: that of the thread, or of the
             background.
@@ -75,7 +75,7 @@ class Context:
     home: Callable[[], asyncio.AbstractEventLoop] | None = None
 
     def adopt(self, rejected: abc.ObserverBase[Any] | None) -> None:
-        """Note an observer to which messages are set aside; the run drains and closes it."""
+        """Note an observer that gets rejected messages; the run drains and closes it."""
         if rejected is not None and not any(rejected is other for other in self.rejected):
             self.rejected.append(rejected)
 

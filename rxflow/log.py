@@ -17,7 +17,15 @@ from loguru import logger
 from rxflow import arguments
 from rxflow.errors import RxflowWarning
 
-__all__ = ["PerSecond", "announce", "escaped", "log_to_terminal", "logger", "printable", "tell"]
+__all__ = [
+    "PerSecond",
+    "announce",
+    "escaped",
+    "log_to_terminal",
+    "logger",
+    "printable",
+    "tell",
+]
 
 _SHOWN: Final = 200
 
@@ -34,6 +42,11 @@ def escaped(text: object) -> str:
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def number_of(count: int, noun: str) -> str:
+    """A number with its noun: `1 row`, `2 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _words(text: object) -> str:

@@ -1,4 +1,4 @@
-"""The record of a message that was set aside."""
+"""The record of a rejected message."""
 
 from __future__ import annotations
 

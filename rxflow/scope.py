@@ -1,4 +1,4 @@
-"""What the upstream of one subscription shares, and how it ends.
+"""The scope of a subscription: shared with its upstream, and completed from the top.
 
 `take_until` and `run` end a pipeline from the top, so that what its buffers hold comes through.
 Which operators are upstream of them is known only while subscribing, and later too (`concat`
@@ -122,7 +122,7 @@ class Scope:
         return Disposable(forget)
 
     def _inherit(self, inner: Scope) -> None:
-        """What is still alive above an operator that has ended, a `share` of reactivex keeps."""
+        """Adopt the sources above an operator that has ended: a `share` of reactivex keeps them."""
         self._sources |= inner._sources
 
     def branch(self) -> Scope:
@@ -426,7 +426,7 @@ class ScopedScheduler(PeriodicScheduler):
 
 
 class _Soon(abc.DisposableBase):
-    """What takes back what is to run at once, and what came of it: then its scope needn't wait."""
+    """A disposable that takes back scheduled work, so that its scope needn't wait for it."""
 
     __slots__ = ("_clock", "_key", "_made", "_scope")
 
@@ -472,7 +472,7 @@ _running: Final[weakref.WeakSet[Context]] = weakref.WeakSet()
 
 @contextlib.contextmanager
 def subscribing(scope: Scope) -> Generator[None]:
-    """What subscribes meanwhile, on this thread, is of this scope, also where it was lost.
+    """Give subscriptions made meanwhile on this thread this scope, also where it was lost.
 
     An operator of reactivex itself that was given a scheduler hands on that one.
     """

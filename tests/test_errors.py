@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
+
+from rxflow import ConfigError, Report, from_mqtt
+from rxflow.log import number_of
 
 ROOT = Path(__file__).parent.parent / "rxflow"
 TELLING = {"tell", "announce", "warn", "warning", "error", "refuse"}
@@ -34,7 +40,7 @@ def written(node):
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return written(node.left) + written(node.right)
     if isinstance(node, ast.IfExp):
-        return f"{written(node.body)} | {written(node.orelse)}"
+        return " | ".join(filter(None, (written(node.body), written(node.orelse))))
     return ""
 
 
@@ -49,3 +55,23 @@ def test_the_page_of_errors_is_printed():
     for place, text in PAGE:
         print(f"{place:40} {text}")  # noqa: T201
     assert len(PAGE) > 150
+
+
+def test_an_error_ends_without_punctuation():
+    assert [place for place, text in PAGE if re.search(r"[.,:;\s]$", text)] == []
+
+
+def test_an_error_is_one_sentence():
+    assert [place for place, text in PAGE if re.search(r"[a-z}]\. [A-Z{]", text)] == []
+
+
+def test_an_argument_is_refused_in_one_form():
+    with pytest.raises(ConfigError) as refused:
+        from_mqtt(7, "a")
+    assert str(refused.value) == "url must be a str, not int"
+
+
+def test_one_is_one():
+    report = Report(1, 1, 0, 0, 0, commits=1, bytes=1, seconds=1.0)
+    assert str(report).endswith("; 1 commit, 1 byte, 1.0 s")
+    assert (number_of(1, "row"), number_of(1_000, "row")) == ("1 row", "1,000 rows")

@@ -232,7 +232,7 @@ def test_the_last_line_of_a_run_that_failed_ends_with_what_to_do(records, tmp_pa
     last = records[-1]
     assert (last["level"].name, last["name"]) == ("ERROR", "rxflow.running.run")
     assert str(path) in last["message"]
-    assert "give default=, or reject it with rejected=." in last["message"]
+    assert "give default=, or reject it with rejected=" in last["message"]
 
 
 def test_a_warning_names_the_module_that_warns(records):

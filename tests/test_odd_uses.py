@@ -145,7 +145,7 @@ COMPOSING: dict[str, tuple[Callable[[], object], str]] = {
     "one slash": (lambda: from_mqtt("mqtt:/h", "a"), "scheme://host"),
     "a topic in the URL": (lambda: from_mqtt("mqtt://h/a", "a"), "topics are arguments"),
     "an IPv6 address without brackets": (lambda: from_mqtt("mqtt://::1", "a"), "brackets"),
-    "a port of letters": (lambda: from_mqtt("mqtt://h:mqtt", "a"), "'mqtt' is no port"),
+    "a port of letters": (lambda: from_mqtt("mqtt://h:mqtt", "a"), "'mqtt' is not a port"),
     "a password with a slash": (lambda: from_mqtt("mqtt://u:a/b@h", "a"), "%2F"),
     "a broker as a URL": (lambda: from_mqtt(5, "a"), "url must be a str, not int"),
     "a password without a user": (lambda: from_mqtt(HOST, "a", password="p"), "username"),
@@ -386,7 +386,7 @@ FAILING: dict[str, tuple[Callable[[Kit], object], type[BaseException], str]] = {
     "bytes that are no JSON": (lambda kit: kit.store(b"\xff\x00"), SinkError, "JSON"),
     "a lone surrogate": (lambda kit: kit.store("\ud800"), SinkError, "surrogate|UTF-8|utf-8"),
     "a complex number": (lambda kit: kit.store(1j), SinkError, "complex.*rejected="),
-    "an error as a value": (lambda kit: kit.store(OSError("x")), SinkError, "OSError.*Map it"),
+    "an error as a value": (lambda kit: kit.store(OSError("x")), SinkError, "OSError.*map it"),
     "asyncio.run in a mapper": (
         lambda kit: kit.store(1, by=[ops.map(nested)]),
         RuntimeError,
@@ -421,7 +421,7 @@ FAILING: dict[str, tuple[Callable[[Kit], object], type[BaseException], str]] = {
     "a sink that was closed": (
         lambda kit: [quiet(reactivex.of(1), sink) for sink in [JsonSink(kit.path)] * 2],
         SinkError,
-        "is closed. Make a new sink|closed",
+        "is closed; make a new sink|closed",
     ),
     "one sink for two pipelines": (
         lambda kit: quiet(*[(reactivex.of(1), JsonSink(kit.path))] * 2),

@@ -12,7 +12,7 @@ from rxflow.delivery.token import Account, Delivery, Token
 
 
 class Attached(Protocol):
-    """Who receives the messages of a session: its ledger."""
+    """The receiver of a session's messages: its ledger."""
 
     def receipts(self, tokens: Sequence[Token | None]) -> list[tuple[int, int, int]]:
         """As in `Ledger.receipts`."""
@@ -167,7 +167,7 @@ class ExactlyOnce:
         return not self._is_telling
 
     def take(self) -> list[int]:
-        """What is completed; once."""
+        """Take the packet ids that are completed; each once."""
         completed, self._completed = self._completed, []
         return completed
 
@@ -198,7 +198,7 @@ _BY_COUNTING: Final = _references([object()])[0] - 1
 
 
 class _Held:
-    """Which tokens of a list nobody holds but that list, or results that nobody else holds."""
+    """The tokens of a list that only that list holds, or results that nobody else holds."""
 
     def __init__(self, tokens: Sequence[Token | None]) -> None:
         self._tokens = tokens

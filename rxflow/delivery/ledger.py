@@ -232,7 +232,7 @@ class Ledger:
             self._fates[number] = may
 
     def _collect_in_order(self) -> None:
-        """What is settled behind those that are resolved."""
+        """Deliveries that are settled, though an older one is not resolved yet."""
         queue, fates, first = self.queue, self._fates, self._first
         while fates and (may := fates.pop(first, None)) is not None:
             packet = queue.popleft()
@@ -242,7 +242,7 @@ class Ledger:
         self._first = first
 
     def take(self) -> tuple[list[int], list[int]]:
-        """What may be acknowledged, and of which PUBREL PUBCOMP may leave; each once, in order."""
+        """Take the packet ids to acknowledge, and those to complete by PUBCOMP; in order, once."""
         ready, self.ready = self.ready, []
         return ready, self._qos2.take()
 
@@ -265,7 +265,7 @@ class Ledger:
 
     @property
     def left(self) -> int:
-        """Deliveries that are not stored and that no operator let go: left to the broker."""
+        """Deliveries that are neither stored nor filtered: the broker keeps them."""
         return self.received - self.stored - self.let_go
 
     def bit_of(self, taker: int) -> int:

@@ -11,7 +11,7 @@ QOS2: Final = 0x10000
 
 
 class Token(Protocol):
-    """What a message carries of its delivery, and what a sink does with it."""
+    """The part of its delivery that a message carries, for sinks to store or fail."""
 
     def take(self, taker: int) -> None:
         """A sink, known by this number, has taken it and owes it a `store` or a `fail`."""

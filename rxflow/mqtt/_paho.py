@@ -41,7 +41,7 @@ _PROPERTIES: Final = {
 
 
 class _Wrapping:
-    """What paho takes for an SSL context: it makes the wire its socket.
+    """A stand-in for an SSL context: paho takes it, and it makes the wire its socket.
 
     `check_hostname` tells paho that nothing is left to check; the real context inside does that.
     """

@@ -1,4 +1,4 @@
-"""Where a broker is: the URL of `from_mqtt`, taken apart. Pure.
+"""The address of a broker: the URL of `from_mqtt`, parsed. Pure.
 
     mqtt://host     1883     mqtts://host     8883 (TLS)
     ws://host/mqtt    80     wss://host/mqtt   443 (TLS)
@@ -255,14 +255,14 @@ def _host(url: str, host: str) -> str:
         try:
             ipaddress.IPv6Address(inner)
         except ValueError as error:
-            raise _wrong(url, f"{host} is no IPv6 address") from error
+            raise _wrong(url, f"{host} is not an IPv6 address") from error
         return inner
     try:
         host.encode("idna")
     except UnicodeError as error:
-        raise _wrong(url, f"{host!r} is no host name") from error
+        raise _wrong(url, f"{host!r} is not a host name") from error
     if not re.fullmatch(r"[\w.-]+", host):
-        raise _wrong(url, f"{host!r} is no host name")
+        raise _wrong(url, f"{host!r} is not a host name")
     return host.lower()
 
 
@@ -270,7 +270,7 @@ def _port(url: str, port: str | None) -> int | None:
     if port is None:
         return None
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= _LAST_PORT:
-        raise _wrong(url, f"{port!r} is no port from 1 to {_LAST_PORT}")
+        raise _wrong(url, f"{port!r} is not a port from 1 to {_LAST_PORT}")
     return int(port)
 
 

@@ -156,7 +156,7 @@ class Asking:
 
 
 def impossible(names: Sequence[str], connection: Connection) -> str | None:
-    """What of the filters this broker says that it can't do, if anything [3.2.2.3]."""
+    """Return the feature of the filters that this broker does not support, if any [3.2.2.3]."""
     limits = connection.limits
     for name in names:
         if is_shared(name) and not limits.has_shared:

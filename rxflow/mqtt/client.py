@@ -29,7 +29,7 @@ from rxflow.mqtt.outbox import Outbox
 from rxflow.mqtt.settings import Answer, Settings
 from rxflow.mqtt.takeovers import ROUNDS, Takeovers
 from rxflow.mqtt.topics import check_topic
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 from rxflow.process.forked import import_before_fork
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class Client:
 
     def _wait(self, attempt: int) -> float:
         longest = min(_LONGEST_WAIT, 2.0 ** min(attempt, 6))
-        return surroundings_of(self._loop).jittered(longest, self.settings.address.host)
+        return environment_of(self._loop).jittered(longest, self.settings.address.host)
 
     # -- connecting -----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from rxflow.mqtt.reasons import reason_text
 from rxflow.mqtt.settings import Answer, Settings
 from rxflow.mqtt.transport import open_wire
 from rxflow.mqtt.wire import Receiver, Wire
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 
 if TYPE_CHECKING:
     from rxflow.mqtt._paho import Paho
@@ -33,7 +33,7 @@ _PASSING: Final = {False: (0x03,), True: (0x80, 0x88, 0x89, 0x97, 0x9F)}  # of 3
 
 
 class Peer(Protocol):
-    """Whom a client serves. All calls come on the loop's thread."""
+    """The user of a client. All calls come on the loop's thread."""
 
     def connected(self, connection: Connection) -> None:
         """CONNACK has come; messages may follow before any other call."""
@@ -61,7 +61,7 @@ class Peer(Protocol):
 
 
 class Subscriber(Receiver, Protocol):
-    """Who gets the messages of a client, on the same thread."""
+    """The receiver of a client's messages, on the same thread."""
 
     def subscribed(self, mid: int, reason_codes: Sequence[int], reason: str) -> None:
         """SUBACK or UNSUBACK has come, with the code for each filter, and the broker's words."""
@@ -169,7 +169,7 @@ class Connection:
         """
         done: asyncio.Future[None] = self._loop.create_future()
         work = partial(_work, block, done, self._loop, self.end)
-        surroundings_of(self._loop).start(work, "rxflow connect")
+        environment_of(self._loop).start(work, "rxflow connect")
         try:
             await done
         except ssl.SSLCertVerificationError as error:
@@ -265,7 +265,7 @@ class Connection:
             self._link.connected()
 
     def _say_what_differs(self) -> None:
-        """What the broker does otherwise than it was asked to, and nobody would see."""
+        """Return how the broker deviates from the request, where nobody would see it."""
         settings, given = self.settings, self.limits
         if given.session_expiry is not None and given.session_expiry < settings.session_expiry:
             self._peer.warn(

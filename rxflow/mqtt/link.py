@@ -14,7 +14,7 @@ from rxflow.errors import CANCELLING, interrupted
 from rxflow.mqtt.outbox import Outbox
 from rxflow.mqtt.packets import DISCONNECT
 from rxflow.mqtt.wire import CONNACK, HELD_BACK, MalformedPacketError, Wire
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 from rxflow.process.read_pass import read_pass
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ _REFUSED_VERSION: Final = (0x01, 0x84)
 
 
 class Owner(Protocol):
-    """What a link needs of the connection that made it."""
+    """The part of a connection that its link needs."""
 
     outbox: Outbox | None
 
     @property
     def ledger(self) -> Ledger:
-        """Whose deliveries come on this link."""
+        """The ledger's owner: its deliveries come on this link."""
         ...
 
     @property
@@ -79,7 +79,7 @@ class Link:
         self.wire: Wire | None = None
         self.ticked = loop.time()
         self._loop = loop
-        self._surroundings = surroundings_of(loop)
+        self._environment = environment_of(loop)
         self._paho = paho
         self._owner = owner
         self._is_reading = self._is_writing = False
@@ -128,7 +128,7 @@ class Link:
 
     def connected(self) -> None:
         """CONNACK has come: keep alive and settle from now on."""
-        self._surroundings.watch(self)
+        self._environment.watch(self)
         self._tick()
 
     def stop(self) -> None:
@@ -149,7 +149,7 @@ class Link:
         self.stop()
         self._acknowledge()
         self._is_leaving = True
-        self._surroundings.forget(self)
+        self._environment.forget(self)
         wire = self.wire
         if not with_will:
             self._paho.disconnect()
@@ -163,7 +163,7 @@ class Link:
 
     def end(self) -> None:
         """Close the connection. Safe to call more than once."""
-        self._surroundings.forget(self)
+        self._environment.forget(self)
         if self._ticking:
             self._ticking.cancel()
         wire, self.wire = self.wire, None

@@ -78,9 +78,9 @@ def from_mqtt(  # noqa: PLR0913 (each is one fact)
         max_pending: Most messages of QoS 1 and 2 that are read and not settled.
         max_pending_bytes: Most bytes of these; one that is larger is read when no other is held.
             Those of up to `max_pending_bytes / max_pending` bytes are counted only.
-        max_packet_bytes: Of a larger message only the topic is read. It is set aside, or the stream
+        max_packet_bytes: Of a larger message only the topic is read. It is rejected, or the stream
             fails; its error names topic and size.
-        rejected: An observer, usually a `JsonLinesSink`, to set aside a message that is too large;
+        rejected: An observer, usually a `JsonLinesSink`, for messages that are too large;
             without its payload. None: the stream fails with a `DecodeError`.
         drain_timeout: Seconds that deliveries may take to settle after the end of the stream.
         on_connect: Called on the stream's thread each time that the subscription stands. What it
@@ -112,7 +112,7 @@ def from_mqtt(  # noqa: PLR0913 (each is one fact)
     owner = object()
 
     def sessions(scope: Scope | None) -> ClientIds | None:
-        """Where the session of this source is written down, if it is."""
+        """The file that records the session of this source, if there is one."""
         is_lasting = (client_id is not None or not is_qos0) and not clean_start
         return scope.context.client_ids if scope and is_lasting else None
 
@@ -141,7 +141,7 @@ def from_mqtt(  # noqa: PLR0913 (each is one fact)
         if not is_alone and not (is_qos0 and client_id is None):
             raise ConfigError(
                 f"{place}: subscribed twice at the same time, and each subscription would be a "
-                "connection of its own; put share() behind from_mqtt"
+                "connection of its own; put share() after from_mqtt"
             )
         is_program = bool(scope and scope.context.is_program)
         kept = sessions(scope)
@@ -149,7 +149,7 @@ def from_mqtt(  # noqa: PLR0913 (each is one fact)
         if scope and any(_is_rival(other, chosen) for other in scope.context.sources):
             raise ConfigError(
                 f"{place}: two sources with one client id would throw each other off; put share() "
-                "behind one from_mqtt, or give each a client_id of its own"
+                "after one from_mqtt, or give each a client_id of its own"
             )
         options.warn_of_plain_password(is_program=is_program)
         _warn_of_overlap(filters, is_program=is_program)

@@ -1,4 +1,4 @@
-"""What `from_mqtt` and `MqttSink` are told about a connection, checked while composing."""
+"""The settings of a connection, of `from_mqtt` and `MqttSink`, checked while composing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _OWN_HEADERS: Final = {"host", "connection", "upgrade"}
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """What `from_mqtt`, `MqttSink` and `forget` are told about a connection, with the defaults.
+    """The settings of a connection, of `from_mqtt`, `MqttSink` and `forget`, with their defaults.
 
     Attributes:
         username: Wins over that of the URL.

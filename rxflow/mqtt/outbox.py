@@ -85,7 +85,7 @@ class Outgoing:
 
 
 class Limits(NamedTuple):
-    """What CONNACK says to who publishes.
+    """The limits in CONNACK that concern publishing.
 
     Attributes:
         session_present: The broker kept the session, and with it the packet ids.
@@ -100,7 +100,7 @@ class Limits(NamedTuple):
 
 
 class Outbox:
-    """What waits to be published, is in flight, and was answered since it was last asked.
+    """Messages that are queued, in flight, or answered and not yet reported.
 
     Attributes:
         waiting: What is to be sent next, in order; what was sent on an earlier connection is first.
@@ -136,7 +136,7 @@ class Outbox:
 
     @property
     def unsettled(self) -> int:
-        """How many were neither stored nor refused yet."""
+        """The number of messages that are neither stored nor refused yet."""
         return len(self.waiting) + self._in_flight + len(self._unwritten)
 
     @property
@@ -370,7 +370,7 @@ class Outbox:
             self._released.pop(outgoing.packet_id, None)
 
     def _forbids(self, outgoing: Outgoing) -> str:
-        """What of CONNACK forbids to publish this; empty if nothing does."""
+        """Return the limit in CONNACK that forbids publishing this; empty if there is none."""
         limits = self._limits
         if outgoing.qos > limits.maximum_qos:  # [MQTT-3.2.2-11]
             return f"the broker takes no QoS above {limits.maximum_qos} (Maximum QoS)"
@@ -418,7 +418,7 @@ def _longest(packet_bytes: int) -> int:
 
 
 def _reason_string(raw: bytes) -> str:
-    """That of the properties of an answer, which are sound; they begin with their length."""
+    """Return the reason string in an answer's valid properties, which begin with their length."""
     at = next((at + 1 for at, byte in enumerate(raw) if byte < 0x80), 0)  # noqa: PLR2004
     while at < len(raw):
         stop = at + 3 + int.from_bytes(raw[at + 1 : at + 3])

@@ -1,4 +1,4 @@
-"""What is to be sent on one connection: whole packets, paho's and ours, through one buffer."""
+"""The output of one connection: whole packets, paho's and ours, through one buffer."""
 
 from __future__ import annotations
 

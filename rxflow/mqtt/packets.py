@@ -1,4 +1,4 @@
-"""What a broker may send besides PUBLISH, looked at before anybody acts on it. Pure.
+"""Checks of the packets that a broker sends besides PUBLISH, before anybody acts on them. Pure.
 
 paho takes the flags, the lengths and most of the values of these packets as they come; here they
 are held against the standard, so that what is acted on is what the broker can have meant.
@@ -210,7 +210,7 @@ def _text(body: bytes, at: int) -> int:
 
 
 def _varying(body: bytes, at: int) -> tuple[int, int]:
-    """Where what a length speaks of begins, and the length."""
+    """Return the start of the part that a length describes, and that length."""
     value = 0
     for count, byte in enumerate(body[at : at + 4]):
         value |= (byte & 0x7F) << (7 * count)

@@ -1,4 +1,4 @@
-"""What is published of an item: its topic, its QoS, its retain flag and its bytes."""
+"""The publication of an item: its topic, its QoS, its retain flag and its bytes."""
 
 from __future__ import annotations
 

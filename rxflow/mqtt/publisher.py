@@ -43,7 +43,7 @@ class Owner(Protocol):
 
     @property
     def error(self) -> Exception | None:
-        """What the stream ended with, if it failed."""
+        """The error that the stream ended with, if it failed."""
         ...
 
     @property
@@ -133,7 +133,8 @@ class Publisher:
             self._is_scheduled = True
             soon(self._publish_this_turn, self.loop)
             if len(self.outbox.waiting) > _MOST_WAITING + self._burst:
-                text = f"{self._place}: {_MOST_WAITING:,} items wait; the broker takes too few"
+                queued = f"{_MOST_WAITING:,} items queued"
+                text = f"{self._place}: {queued}; the broker accepts them too slowly"
                 self._owner.fail(SinkError(text), is_told=running_loop() is self.loop)
 
     def _publish_this_turn(self) -> None:
@@ -284,7 +285,7 @@ class Publisher:
             try:
                 self._owner.reject(message.with_delivery(handed), text)
             except Exception as error:  # noqa: BLE001 (the failure names it)
-                text = f"{text}; nor can it be set aside: {error}"
+                text = f"{text}; rejected= failed too: {error}"
             else:
                 if handed:
                     self.loop.call_soon(handed.let_go)  # when nobody here refers to it

@@ -119,7 +119,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What a source asks for before it begins."""
+    """The request of a source for a session, before it begins."""
 
     broker: address.Address
     filters: Mapping[str, int]

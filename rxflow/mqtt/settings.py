@@ -1,4 +1,4 @@
-"""How a client connects, and what it is answered."""
+"""The settings of a client's connections, and the answer in CONNACK."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_FILTERS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes if this client is lost without a DISCONNECT.
+    """A message that the broker publishes if this client is lost without a DISCONNECT.
 
     Attributes:
         topic: No wildcard.
@@ -38,7 +38,7 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a client connects. Times are seconds.
+    """The settings of a client's connections. Times are seconds.
 
     Attributes:
         is_given: True if the user chose the client id.
@@ -66,7 +66,7 @@ class Settings:
 
 
 class Answer(NamedTuple):
-    """What CONNACK said: the limits that the broker sets [3.2.2.3], and its words.
+    """The limits and texts in the broker's CONNACK [3.2.2.3].
 
     Attributes:
         code: The reason code, as MQTT 5 numbers them.

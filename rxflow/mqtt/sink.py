@@ -67,7 +67,7 @@ class MqttSink(Shell):
         drain_timeout: Seconds to end in, once told to stop (a signal, `seconds`). A stream that
             ends by itself is published as long as that makes progress: only that many seconds with
             a connection and without any are an error. Under `run`, that of the run unless given.
-        rejected: An observer, usually a `JsonLinesSink`, to set aside what can't be published;
+        rejected: An observer, usually a `JsonLinesSink`, for messages that can't be published;
             without it that is a `SinkError`.
         **connection: Any of `rxflow.mqtt.ConnectionOptions`, by name.
 
@@ -256,7 +256,7 @@ class MqttSink(Shell):
             try:
                 self._reject(message, text)
             except Exception as cause:  # noqa: BLE001 (the failure names it)
-                error, text = cause, f"nor be set aside: {cause}"
+                error, text = cause, f"rejected= failed too: {cause}"
             else:
                 return
         topic = f" of topic {printable(value.topic)!r}" if isinstance(value, Message) else ""

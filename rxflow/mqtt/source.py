@@ -21,7 +21,7 @@ from rxflow.mqtt.settings import Settings
 from rxflow.mqtt.subscribing import Subscribing
 from rxflow.mqtt.topics import check_topic, matcher
 from rxflow.operators.operator import unwrapped
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 from rxflow.rejection import rejection
 from rxflow.scope import Scope
 from rxflow.sources import source as sources
@@ -38,7 +38,7 @@ _ADVICE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """What `on_connect` is told, each time that the subscription stands.
+    """The argument of `on_connect`, which is called each time that the subscription stands.
 
     Attributes:
         session_present: True if the broker kept the session: messages missed meanwhile will come.
@@ -51,13 +51,13 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a source asks for.
+    """The filters and hooks of a source's subscription.
 
     Attributes:
         filters: Each topic filter with its QoS.
         matches: Whether a topic is one of them.
         on_connect: Called when the subscription stands.
-        rejected: Where messages are set aside that are too large; None: the stream fails.
+        rejected: Gets messages that are too large; None: the stream fails.
     """
 
     filters: tuple[tuple[str, int], ...]
@@ -254,19 +254,19 @@ class Source(sources.Source[bytes]):
         self._asking.begin(asks)
 
     def _utc(self) -> datetime:
-        return surroundings_of(self._loop).utc()
+        return environment_of(self._loop).utc()
 
     def _stop_asking(self) -> None:
         if self._asking:
             self._asking.stop()
 
     def _tell_of_another_output(self) -> None:
-        """What its journal says of packet ids, this output has not seen come true."""
+        """Warn of a session that another output may have used, at QoS 2."""
         self.warn(
             f"{self.settings.address} has a session of client id {self.settings.client_id!r}, and "
-            "this output is not known to have had it. If another output had, don't go back to "
-            "that one: its journal of QoS 2 may take a new message for an older one that is equal. "
-            "Give each output a client id of its own, or end the session first: rxflow forget"
+            "this output is not known to have had it; if another output had, don't go back to "
+            "that one: its journal of QoS 2 may take a new message for an equal older one; "
+            "give each output a client id of its own, or end the session first: rxflow forget"
         )
 
     def _report_gap(self) -> None:
@@ -283,7 +283,7 @@ class Source(sources.Source[bytes]):
         who = f" of client id {self._session.client_id!r}" if self._lost_at is None else ""
         self.warn(
             f"possible gap: {self.settings.address} forgot the session{who}; what was published "
-            f"{away} is not coming"
+            f"{away} will not be delivered"
         )
 
     def _tell_of_unused_sessions(self) -> None:
@@ -348,7 +348,7 @@ class Source(sources.Source[bytes]):
         if self._subscription.matches(name):
             return name
         if self._is_gone(name):
-            logger.info("let go: messages to {!r}, unsubscribed since", printable(name))
+            logger.info("dropped: messages to {!r}, unsubscribed since", printable(name))
             return None
         if not self._has_strayed:
             # Some brokers rename what they deliver: RabbitMQ turns '.' into '/', EMQX has filters
@@ -368,7 +368,7 @@ class Source(sources.Source[bytes]):
         )
         if self._subscription.rejected is None:
             raise DecodeError(
-                f"{text}: raise that, or set such messages aside with from_mqtt(rejected=...)",
+                f"{text}: raise that, or reject such messages with from_mqtt(rejected=...)",
                 topic=message.topic,
             )
         self._subscription.rejected.on_next(rejection(message, text))

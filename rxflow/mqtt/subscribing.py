@@ -1,4 +1,4 @@
-"""What of a subscription stands, and what is to be asked for next. Pure."""
+"""The state of a subscription: the filters that stand, and those to ask for next. Pure."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rxflow.mqtt.settings import Settings
 from rxflow.mqtt.websocket import WebSocket
 from rxflow.mqtt.wire import Receiver, Stream, Wire
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 from rxflow.process.forked import close_in_child
 
 
@@ -77,7 +77,7 @@ def open_wire(  # noqa: PLR0913 (each is one fact)
         max_packet_bytes=settings.max_packet_bytes,
         max_pending=settings.max_pending,
         max_pending_bytes=settings.max_pending_bytes,
-        now=surroundings_of(loop).utc,
+        now=environment_of(loop).utc,
         clock=loop.time,
     )
 

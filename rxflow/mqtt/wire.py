@@ -65,7 +65,7 @@ class Stream(Protocol):
 
 
 class Receiver(Protocol):
-    """Who gets the messages."""
+    """The receiver of the messages."""
 
     ledger: Ledger
 
@@ -239,7 +239,7 @@ class Wire:
         self._note_growth()
 
     def _not_skipped(self, chunks: list[bytes]) -> list[bytes]:
-        """What comes behind a packet that is too large."""
+        """Skip the body of a packet that is too large."""
         data = b"".join(chunks)
         rest = data[self._skip :]
         self._skip = max(0, self._skip - len(data))
@@ -396,7 +396,7 @@ class Wire:
             self.message = None
 
     def _length(self, data: bytes, at: int) -> tuple[int, int]:
-        """Where what a length at `at` speaks of starts, and the length; (0, 0): not here yet."""
+        """Return the start of the part after a length at `at`, and its length; (0, 0) if cut."""
         value = 0
         for count, byte in enumerate(data[at : at + 4]):
             value |= (byte & 0x7F) << (7 * count)

@@ -1,7 +1,7 @@
 """The operators of reactivex, as they are declared here: what is changed, and what is checked.
 
-One that it does right is taken over. One that holds items gets a gate in front, so that the end of
-time doesn't discard them; one that shares its source belongs to the whole run.
+One that it does right is taken over. One that holds items gets a gate in front, so that a time
+limit doesn't discard them; one that shares its source belongs to the whole run.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ to_future = operator(stripped, is_subscribing=True)(rx.to_future)
 with_latest_from = operator(stateful, sources=check.observable)(rx.with_latest_from)
 zip_latest = operator(stateful, others=check.stream)(rx.zip_latest)
 
-# What holds deliveries emits them at the end of time at the latest.
+# What holds deliveries emits them at a time limit at the latest.
 
 debounce = operator(thinned, is_single=True, duetime=check.wait)(rx.debounce)
 default_if_empty = operator(held, default_value=check.anything)(rx.default_if_empty)

@@ -188,7 +188,7 @@ def buffer_toggle(
 ) -> Buffer:
     """Collect what comes between an opening and its closing, in a batch for each opening.
 
-    The end of time closes those that are open; the end of the source does not.
+    A time limit closes those that are open; the end of the source does not.
 
     Marbles::
 

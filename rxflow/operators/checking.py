@@ -1,4 +1,4 @@
-"""What an argument of an operator may have to be; `@operator(...)` says of each which it is."""
+"""The checks of operators' arguments; `@operator(...)` names one for each."""
 
 # Those of `arguments` that fit an operator are had here too.
 # ruff: noqa: PLC0414

@@ -1,4 +1,4 @@
-"""How an operator is declared: what is changed about it, and what its arguments must be.
+"""The declaration of an operator: its changes to reactivex's, and the checks of its arguments.
 
 All that is to be known of an operator stands at its definition, in `@operator(...)`. Changes are
 applied in the order of `Layer`, whatever the order that they are named in.
@@ -28,26 +28,26 @@ Make: TypeAlias = Callable[..., Any]
 
 
 class Layer(IntEnum):
-    """What a change is about; the first is nearest to the operator of reactivex."""
+    """The subject of a change; the first is nearest to the operator of reactivex."""
 
     COMPARING = 0
     """Items are compared, and keys made, by their payloads."""
     OPENING = 1
     """A message whose payload is a stream is that stream."""
     STATE = 2
-    """What is remembered has no delivery."""
+    """Remembered items have no delivery."""
     RESULT = 3
-    """What is emitted, and whether the operator keeps it."""
+    """The emitted items, and whether the operator keeps them."""
     END = 4
-    """What it does at the end of time, or when it is disposed."""
+    """Its behaviour when a time limit ends it, or when it is disposed."""
     BEGINNING = 5
     """When it subscribes to its source."""
     SHARING = 6
-    """Whom it belongs to."""
+    """The scope that it belongs to."""
 
 
 class Change:
-    """What makes an operator of reactivex safe for messages."""
+    """A change that makes an operator of reactivex safe for messages."""
 
     __slots__ = ("_apply", "layer")
 

@@ -1,4 +1,4 @@
-"""`decode_json`: bytes from the network become values, or are set aside."""
+"""`decode_json`: bytes from the network become values, or are rejected."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def decode_json(
     Floats are rounded to 64 bits, of duplicate keys the last one wins.
 
     Args:
-        rejected: Where to set aside a message that can't be decoded; the stream then goes on.
+        rejected: An observer for messages that can't be decoded; the stream then goes on.
             Without it the stream fails with a `DecodeError`.
         max_payload_bytes: Longest payload that is decoded: in memory, JSON grows up to 33-fold.
         exact_integers: Refuse integers beyond 64 bits, which otherwise become floats.
@@ -113,5 +113,5 @@ def _decodable(payload: Any, most: int) -> bytes:
     elif not isinstance(payload, bytes):
         raise ValueError(f"neither bytes nor text, but {type(payload).__name__}")  # noqa: TRY004
     if len(payload) > most:
-        raise ValueError(f"{len(payload)} bytes, more than max_payload_bytes={most}")
+        raise ValueError(f"{len(payload)} bytes, above max_payload_bytes={most}")
     return payload

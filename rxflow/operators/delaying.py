@@ -2,7 +2,7 @@
 
 One mechanism: the operator of reactivex gets each item in a box of its own. What it emits is
 unpacked, which empties the box, so that whatever it still remembers holds no delivery. The boxes
-that it has not emitted are known here, in order: at the end of time they are emitted at once, and
+that it has not emitted are known here, in order: at a time limit they are emitted at once, and
 when the stream fails they are dropped after the source was let go, not before.
 """
 

@@ -1,4 +1,4 @@
-"""Operators that end a stream from outside: the end of time doesn't discard.
+"""Operators that end a stream from outside: a time limit flushes; it doesn't discard.
 
 They first complete what is upstream, so that what its buffers hold comes through in that same
 instant, then complete downstream exactly when reactivex would.

@@ -37,7 +37,7 @@ def window_toggle(
 ) -> Windows[T]:
     """A window for each opening, until its closing.
 
-    The end of time closes those that are open; the end of the source does not.
+    A time limit closes those that are open; the end of the source does not.
 
     Args:
         openings: A window begins with each of its items.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 LASTS: Final = 3.0
-"""Seconds of a commit after which it is said; less than those of a standstill."""
+"""Seconds of a commit after which it is said; less than those of a stall."""
 
 PATIENCE: Final = 30.0
 """Seconds for which a loop waits for a disk at most, and a sink at its end."""

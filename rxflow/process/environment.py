@@ -1,6 +1,6 @@
 """The environment of a loop: the date, chance, threads, the heartbeat.
 
-A loop that has a `surroundings` of its own, as the virtual loop of `rxflow.testing` does, answers
+A loop that has a `environment` of its own, as the virtual loop of `rxflow.testing` does, answers
 for itself; on every other loop all of it is real.
 """
 
@@ -18,7 +18,7 @@ from rxflow.process.heartbeat import Beating, heartbeat
 from rxflow.process.worker import Worker, Works
 
 
-class Surroundings:
+class Environment:
     """The real ones."""
 
     def utc(self) -> datetime:
@@ -57,17 +57,17 @@ class Surroundings:
         heartbeat.watch(link)
 
     def forget(self, link: Beating) -> None:
-        """Let it go. Twice is once."""
+        """Let it go. Safe to call more than once."""
         heartbeat.forget(link)
 
 
-_REAL: Final = Surroundings()
+_REAL: Final = Environment()
 
 
-def surroundings_of(loop: AbstractEventLoop) -> Surroundings:
+def environment_of(loop: AbstractEventLoop) -> Environment:
     """Those that this loop brings along, or the real ones."""
-    found = getattr(loop, "surroundings", None)
-    return found if isinstance(found, Surroundings) else _REAL
+    found = getattr(loop, "environment", None)
+    return found if isinstance(found, Environment) else _REAL
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

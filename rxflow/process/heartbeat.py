@@ -81,7 +81,7 @@ class Heartbeat:
             self._watched[link] = _Watch()
 
     def forget(self, link: Beating) -> None:
-        """Let it go; with the last one the thread ends. Twice is once."""
+        """Let it go; with the last one the thread ends. Safe to call more than once."""
         with self._lock:
             if self._watched.pop(link, None) is not None and not self._watched:
                 self._stop.set()

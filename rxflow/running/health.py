@@ -17,7 +17,7 @@ _MOST: Final = 64  # marks of one source
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a run is now, in seconds. A run is looked at once a second, so each may be one too many.
+    """The health of a run, in seconds. A run is checked once a second, so each may be one too many.
 
     Attributes:
         connected_for: For how long every source has had its connection; None: one has none now,
@@ -39,11 +39,11 @@ class Running(Protocol):
     """A run while it runs, as `run(on_start=...)` hands it out. On any thread, at any time."""
 
     def report(self) -> Report:
-        """What it has done so far. It costs nothing on a message's way."""
+        """Return the figures so far. It costs nothing on a message's way."""
         ...
 
     def health(self) -> Health:
-        """How it is now."""
+        """Return its health now."""
         ...
 
     def stop(self, why: str) -> None:

@@ -27,7 +27,7 @@ _JOINING: Final = frozenset(_JOINING_NAMES.split())
 
 
 def early(operators: Sequence[str], *, is_made_of_message: bool) -> str | None:
-    """What acknowledges a message before all that comes of it is stored, if anything does.
+    """Return the operator that acknowledges a message before its results are stored, if any.
 
     Args:
         operators: The labels of a pipeline's operators, in order.

@@ -1,4 +1,4 @@
-"""What a run did, in numbers."""
+"""The figures of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rxflow.delivery import Ledger
+from rxflow.log import number_of
 from rxflow.running.sinks import Sinks
 
 
@@ -39,11 +40,12 @@ class Report:
     held: int = 0
 
     def __str__(self) -> str:
+        commits, written = number_of(self.commits, "commit"), number_of(self.bytes, "byte")
         return (
             f"received {self.received:,}, stored {self.stored:,}, filtered {self.filtered:,}, "
             f"rejected {self.rejected:,}, unacknowledged {self.unacknowledged:,}"
             f"{f', held {self.held:,}' if self.held else ''}; "
-            f"{self.commits:,} commits, {self.bytes:,} bytes, {self.seconds:.1f} s"
+            f"{commits}, {written}, {self.seconds:.1f} s"
         )
 
 

@@ -15,7 +15,7 @@ from rxflow import arguments
 from rxflow.errors import ConfigError, ConnectError, RxflowError, SinkError
 from rxflow.log import announce, escaped, logger
 from rxflow.mqtt.sessions import ClientIds
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 from rxflow.process.heartbeat import BLOCKED
 from rxflow.running import plain
 from rxflow.running.health import Health, Running, Watch
@@ -69,7 +69,7 @@ def run(  # noqa: PLR0913 (each is one fact)
     `run(pipeline)`, or `run(observable, sink)`, which makes one; several, which may `share()` a
     source, as `run(pipeline, pipeline)` or `run((observable, sink), (observable, sink))`. SIGINT,
     SIGTERM and `seconds` complete the sources; the pipeline then has `drain_timeout` to flush,
-    commit and acknowledge; what is not done by then is left to the broker. A second signal aborts:
+    commit and acknowledge; the broker keeps what is not done by then. A second signal aborts:
     sinks and connections then have one second to close. Off the main thread, signals are left
     alone.
 
@@ -283,22 +283,22 @@ class _Run:
             context.journal = identity.journal
             if path := ids_path(identity):
                 context.client_ids = ClientIds(
-                    path, lambda: surroundings_of(loop).worker("rxflow client ids")
+                    path, lambda: environment_of(loop).worker("rxflow client ids")
                 )
         if self._on_start:
             self._watch.begin()
             self._on_start(self)
         context.is_single = len(self._lives) == 1 and self._lives[0].is_single
         subscribing = _Subscribing(loop)
-        surroundings_of(loop).watch(subscribing)
+        environment_of(loop).watch(subscribing)
         try:
             for life in self._lives:
                 if isinstance(life.sink, TakingPlain):
                     life.sink.on_plain = partial(self._warn_of_plain, life)
                 life.begin(self._scope, loop)
         finally:
-            surroundings_of(loop).forget(subscribing)
-        self._sinks.open()  # those that the operators set aside to
+            environment_of(loop).forget(subscribing)
+        self._sinks.open()  # those that the operators reject to
 
     def _warn_of_plain(self, life: Life, is_made_of_message: bool) -> None:  # noqa: FBT001
         """A plain value came to a sink: say once if it was a message, and is acknowledged."""
@@ -390,7 +390,7 @@ class _Run:
         )
         announce(
             f"{self._name}: gave up draining after {self._drain_timeout:g} s: {by}; "
-            f"{messages} left to the broker",
+            f"{messages} unacknowledged",
             is_program=self._context.is_program,
         )
 
@@ -442,7 +442,7 @@ class _Run:
 
     @property
     def _patience(self) -> float | None:
-        """How long what closes may take: a disk that hangs must not keep a service from ending."""
+        """Limit the time of closing: a disk that hangs must not keep a service from ending."""
         if self._is_aborted:
             return _ABORT_SECONDS
         return max(_CLOSE_SECONDS, self._drain_timeout) if self._has_drained else None
@@ -491,7 +491,7 @@ class _Run:
 
 
 def _pipelines(given: tuple[Any, ...]) -> list[Pipeline]:
-    """What `run` was given, described.
+    """Describe the pipelines that `run` was given.
 
     Raises:
         ConfigError: It is no pipeline, or two of them end in the same sink.
@@ -508,7 +508,7 @@ def _pipelines(given: tuple[Any, ...]) -> list[Pipeline]:
 
 
 def _pipeline(one: Any, given: tuple[Any, ...]) -> Pipeline:
-    """That of an observable and a sink; a refusal says which of the two is missing."""
+    """Return the pipeline of an observable and a sink; a refusal names the missing one."""
     pair: Any = one if isinstance(one, tuple) else given
     right = "pipelines must be an observable and a sink, pairs of them, or Pipelines"
     if len(pair) != 2:  # noqa: PLR2004

@@ -82,7 +82,7 @@ class Identity(Protocol):
 
 
 class Sinks:
-    """Those of the pipelines of a run, and those that messages are set aside to; each once.
+    """Those of the pipelines of a run, and those given as `rejected=`; each once.
 
     Args:
         main: Of the pipelines, in order.
@@ -106,7 +106,7 @@ class Sinks:
 
     @property
     def _aside(self) -> list[Any]:
-        """The observers that messages are set aside to."""
+        """The observers given as `rejected=`."""
         of_sinks = [getattr(sink, "rejected", None) for sink in self._main]
         found = {id(o): o for o in [*self._context.rejected, *of_sinks] if o is not None}
         return list(found.values())
@@ -131,17 +131,17 @@ class Sinks:
 
     @property
     def rejected(self) -> int:
-        """Rows of those that messages are set aside to."""
+        """Rows of those given as `rejected=`."""
         return sum(sink.rows for sink in self._aside if isinstance(sink, ServiceSink))
 
     @property
     def commits(self) -> int:
-        """How often they wrote and synced."""
+        """The number of times that they wrote and synced."""
         return sum(sink.commits for sink in self._all)
 
     @property
     def bytes(self) -> int:
-        """What they wrote."""
+        """The number of bytes that they wrote."""
         return sum(sink.bytes for sink in self._all)
 
     def open(self) -> None:
@@ -169,12 +169,12 @@ class Sinks:
     async def close(self) -> None:
         """Complete all that are open, and return when they are closed."""
         aside = self._aside
-        # What a broker refuses at the very end can still be set aside.
+        # What a broker refuses at the very end can still be rejected.
         await self._closed([sink for sink in self._opened if sink not in aside])
         await self._closed(aside)
 
     def complete_aside(self) -> None:
-        """Complete those that messages are set aside to, without waiting."""
+        """Complete those given as `rejected=`, without waiting."""
         self._complete(self._aside)
 
     @property

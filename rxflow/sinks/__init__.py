@@ -1,4 +1,4 @@
-"""Where pipelines end: sinks that miss nothing acknowledged.
+"""The ends of pipelines: sinks that miss nothing acknowledged.
 
 `contracts` says what a store is; `shell` how a sink takes an item, refuses one and fails;
 `group_commit` gathers what arrives during a commit, `receipts` has QoS 2 messages stored once only,

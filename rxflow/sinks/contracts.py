@@ -1,4 +1,4 @@
-"""Where rows become durable: the seam between a sink and what keeps its rows."""
+"""The store of a sink, which makes rows durable: a seam."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Receipt(NamedTuple):
 
 @runtime_checkable
 class Store(Protocol[Row]):
-    """Where rows become durable. One call at a time, never on the loop's thread.
+    """A store makes rows durable. One call at a time, never on the loop's thread.
 
     Any exception that a method raises is a `SinkError` of its sink, with that exception as cause.
     """

@@ -25,8 +25,9 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from rxflow.delivery import Account, Token
 from rxflow.errors import SinkError
+from rxflow.log import number_of
 from rxflow.process.disk import LASTS, PATIENCE, lasting, waiting_for
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 from rxflow.process.forked import tell_in_child
 from rxflow.process.read_pass import soon, under_way
 from rxflow.process.worker import Errand, Works, has_ended
@@ -38,7 +39,7 @@ Write = Callable[[list[Any], list[Token | None]], Awaitable[None] | None]
 
 
 class Lasts(Protocol):
-    """What is done about a commit that lasts; see `GroupCommit`."""
+    """The callback for a commit that lasts; see `GroupCommit`."""
 
     def __call__(
         self, commit: Commit, seconds: float, /, *, is_blocking: bool = False
@@ -93,7 +94,7 @@ class Commit:
         if isinstance(error, SinkError):
             self.error = error
             return
-        rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows):,} rows"
+        rows = number_of(len(self.rows), "row")
         self.error = SinkError(f"a commit of {rows} failed: {type(error).__name__}: {error}")
         self.error.__cause__ = error
 
@@ -244,7 +245,9 @@ class GroupCommit:
         if not self.is_on_loop or _loop_here() is None:
             self.flush()
         elif len(self._tokens) > _MOST_WAITING:
-            raise SinkError(f"{self.file}: {_MOST_WAITING:,} rows wait; it is too slow for them")
+            raise SinkError(
+                f"{self.file}: {_MOST_WAITING:,} rows queued; the disk accepts them too slowly"
+            )
 
     def _see_to_it(self) -> None:
         """Have what waits committed. Once for a read pass: to ask for the loop costs 0.2 us."""
@@ -326,7 +329,7 @@ class GroupCommit:
         return worker.wait(under_way, seconds) if worker else has_ended(under_way, seconds)
 
     def _take(self) -> Commit | None:
-        """What waits, as the commit under way. Called with the lock."""
+        """Make the queue the commit in progress. Called with the lock."""
         if not self._tokens or self._running:
             return None
         self._running = commit = self._taken()
@@ -454,8 +457,8 @@ class GroupCommit:
         if not has_ended:
             if undo:
                 worker.submit(undo)
-            text = f"{self.file}: {doing} has lasted {PATIENCE:g} s: the disk does not answer."
-            raise SinkError(f"{text} Check the disk, then start again.")
+            text = f"{self.file}: {doing} has lasted {PATIENCE:g} s: the disk does not answer;"
+            raise SinkError(f"{text} check the disk, then start again")
         return errand.result()
 
     def behind(self, work: Callable[[], None]) -> None:
@@ -467,7 +470,7 @@ class GroupCommit:
         """The worker; None if the interpreter is shutting down."""
         if self._worker is None:
             with suppress(RuntimeError):
-                self._worker = surroundings_of(loop).worker("rxflow-commit", self._of)
+                self._worker = environment_of(loop).worker("rxflow-commit", self._of)
         return self._worker
 
     def drop(self, error: SinkError) -> None:

@@ -30,7 +30,7 @@ class _Session:
 
 
 class Receipts:
-    """Which QoS 2 messages are in a store and not yet released by the broker.
+    """The receipts of QoS 2 messages in a store that the broker has not yet released.
 
     Args:
         store: Keeps them.

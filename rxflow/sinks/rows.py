@@ -1,4 +1,4 @@
-"""What an item is to a sink: a JSON row, and the deliveries behind it."""
+"""The JSON rows of an item, and the deliveries that they stand for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sinks of rxflow have in common: how they take an item, refuse one, and fail."""
+"""The shell that the sinks of rxflow share: it takes an item, rejects one, and fails."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from reactivex import abc
 from rxflow import arguments, codec
 from rxflow.delivery import Token
 from rxflow.errors import SinkError
-from rxflow.log import PerSecond, announce, escaped, printable, tell
+from rxflow.log import PerSecond, announce, escaped, number_of, printable, tell
 from rxflow.message import Batch, Message
 from rxflow.process.disk import HANGS, PATIENCE, lasting
 from rxflow.sinks.contracts import ExactlyOnceStore, Store
@@ -94,8 +94,8 @@ class DurableSink(Shell):
     """
 
     _WHERE = "its store"
-    _CHECK = "Check the store, then start again."
-    _ADVICE = "Make a row of it with encode=, or reject it with rejected=."
+    _CHECK = "check the store, then start again"
+    _ADVICE = "make a row of it with encode=, or reject it with rejected="
 
     def __init__(
         self,
@@ -256,16 +256,15 @@ class DurableSink(Shell):
             raise
 
     def _too_late(self) -> SinkError:
-        return SinkError(f"{self._shown} is closed. Make a new sink to write more.")
+        return SinkError(f"{self._shown} is closed; make a new sink to write more")
 
     def _refuse(self, message: Message[Any], reason: str, whole: Any) -> None:
         """Reject a message that is no row, or fail with all that came with it."""
         if self.rejected is None:
             kind = type(message.payload).__name__
             of = f" of topic {printable(message.topic)!r}" if message.topic else ""
-            error = SinkError(
-                f"{self._shown}: a {kind}{of} can't be stored: {reason}. {self._ADVICE}"
-            )
+            what = f"{self._shown}: a payload of type {kind}{of}"
+            error = SinkError(f"{what} can't be stored: {reason}; {self._ADVICE}")
             error.__cause__ = sys.exception()
             self._fail(error, tokens(whole))
             raise error
@@ -410,7 +409,7 @@ class DurableSink(Shell):
                 tell(str(error), is_program=False)
             return
         count = len(commit.rows)
-        rows = "1 row" if count == 1 else f"{count} rows"
+        rows = number_of(count, "row")
         self._log.add("committed {} to {}", rows, self._shown, count=count)
         if self._is_ending and self._group.is_idle:
             self._close()
@@ -433,14 +432,14 @@ class DurableSink(Shell):
     ) -> SinkError | None:
         """A commit lasts: say so, or give up when it has been too long."""
         count = len(commit.rows)
-        of = f"{self._shown}: a commit of {'1 row' if count == 1 else f'{count:,} rows'}"
+        of = f"{self._shown}: a commit of {number_of(count, 'row')}"
         is_over = seconds >= PATIENCE and (is_blocking or self._is_ending)
         if seconds < HANGS and not is_over:
             lasting[self._group.number] = self._shown
             text = f"{of} has lasted {seconds:g} s: {self._WHERE} does not answer"
             announce(f"{text}; until it does, nothing is acknowledged", is_program=self.is_program)
             return None
-        text = f"{of} has lasted {seconds:g} s, and nothing of it is acknowledged."
+        text = f"{of} has lasted {seconds:g} s, and nothing of it is acknowledged;"
         error = SinkError(f"{text} {self._CHECK}")
         self._has_given_up = True
         is_told = is_blocking or self.is_program or bool(self._waiting)

@@ -19,7 +19,7 @@ from rxflow.flow import Flow
 from rxflow.log import announce, escaped
 from rxflow.message import Message
 from rxflow.operators.operator import unwrapped
-from rxflow.process.environment import surroundings_of
+from rxflow.process.environment import environment_of
 from rxflow.process.read_pass import read_pass, under_way
 from rxflow.scope import Scope
 from rxflow.sources.source import Source, at_home, ignore
@@ -35,7 +35,7 @@ _ADVICE: Final = (
 
 
 class Feed(Protocol[Q]):
-    """What can be read, item by item, and told which items it may forget. On one loop's thread."""
+    """An acknowledged source: read item by item, and told which to forget. On one loop's thread."""
 
     async def read(self, emit: Callable[[Q, int], None]) -> None:
         """Emit each item with its position, until there are no more; then return.
@@ -168,7 +168,7 @@ class FeedSource(Source[P]):
         self._reading.add_done_callback(partial(self._read, reading))
 
     def _pass(self, step: Callable[[], None]) -> None:
-        """What is emitted between two awaits is committed together."""
+        """Emit: items between two awaits are committed together."""
         read_pass(step, self._loop, self)
         if self.ledger.has_news:
             self.settle()
@@ -180,7 +180,7 @@ class FeedSource(Source[P]):
         if self._is_stopped:
             return
         ledger = self.ledger
-        utc = surroundings_of(self._loop).utc()
+        utc = environment_of(self._loop).utc()
         delivery = Delivery(ledger, position)
         self.message = Message(self._label, payload, 1, received_at=utc, delivery=delivery)
         del delivery

@@ -1,4 +1,4 @@
-"""Who holds a message, as far as the garbage collector can tell: for a warning, and once."""
+"""Finding the holder of a message through the garbage collector, once, for a warning."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _referrers(one: object, mine: set[int]) -> Iterable[object]:
 
 
 def _named(holder: object, mine: set[int]) -> str:
-    """What a holder is, for people; of a dict, whose it is."""
+    """Describe a holder for people; of a dict, name its owner."""
     if isinstance(holder, dict):
         for owner in _referrers(cast("object", holder), mine):
             if isinstance(owner, ModuleType):

@@ -21,7 +21,7 @@ from rxflow.message import Message
 from rxflow.process.environment import running_loop
 from rxflow.process.forked import tell_in_child
 from rxflow.scope import Scope, home, scope_of
-from rxflow.sources.stall import Standstill
+from rxflow.sources.stall import Stall
 
 P = TypeVar("P")
 
@@ -38,7 +38,7 @@ class Source(Generic[P]):
         loop: The thread of everything here.
         scope: The scope that it was subscribed in, if any.
         drain_timeout: Seconds that deliveries may take to settle when the subscription ends.
-        advice: Says what to do about a standstill.
+        advice: Says what to do about a stall.
 
     Attributes:
         ledger: Its deliveries.
@@ -66,7 +66,7 @@ class Source(Generic[P]):
         self._context = scope.context if scope else Context()
         self._drain_timeout = drain_timeout
         self._thread = threading.get_ident()
-        self._standstill = Standstill(self.ledger, advice)
+        self._stall = Stall(self.ledger, advice)
         self._has_completed = False
         self._has_settled = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
@@ -256,7 +256,7 @@ class Source(Generic[P]):
             self._error(self.ledger.failure)
         if not self._is_awaited:
             self._has_settled.set()
-        if text := self._standstill.notice(self._loop.time()):
+        if text := self._stall.notice(self._loop.time()):
             announce(text, is_program=self._context.is_program)
         if self.ledger.has_news:
             self._loop.call_soon(self.settle)

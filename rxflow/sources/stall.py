@@ -1,4 +1,4 @@
-"""Noticing that a stream has stopped because what it received is neither stored nor let go."""
+"""Noticing that a stream has stopped because what it received is neither stored nor filtered."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _YOUNG: Final = 1  # the generations that cost next to nothing to look through
 _OFTEN: Final = 3  # a few may be anybody's
 
 
-class Standstill:
-    """Watches one ledger; says once that it stands still, and again after it has moved.
+class Stall:
+    """Watches one ledger; says once that it stalls, and again after it has moved.
 
     Args:
         ledger: Whose deliveries to watch.
@@ -40,7 +40,7 @@ class Standstill:
         self._freed = 0  # how often looking for cycles let go of messages
 
     def notice(self, now: float) -> str | None:
-        """What to tell the user, if anything.
+        """Return the text to tell the user, if any.
 
         Args:
             now: Seconds on any clock that does not go back.
@@ -83,14 +83,14 @@ class Standstill:
         count = self._ledger.unsettled
         held = "1 message is held" if count == 1 else f"{count:,} messages are held"
         return (
-            f"standing still for {seconds:.0f} s: {held}, "
-            f"neither stored nor let go{topic}{since}{_blamed(oldest)}. "
+            f"stalled for {seconds:.0f} s: {held}, "
+            f"neither stored nor filtered{topic}{since}{_blamed(oldest)}. "
             "Buffers, windows, debounce, delay and your own lists hold messages, and "
             f"acknowledgements go in order. {self._advice}"
         )
 
     def _oldest(self) -> Message[Any] | None:
-        """The oldest message that is held. A search through all objects: once in a standstill.
+        """The oldest message that is held. A search through all objects: once for each stall.
 
         To note it down for each message would cost every message, and this one is rare.
         """
@@ -110,7 +110,7 @@ _REMEMBERING: Final = ("combine_latest", "fork_join", "with_latest_from")
 
 
 def _blamed(message: Message[Any] | None) -> str:
-    """Which operator keeps it, where that can be found out."""
+    """Name the operator that keeps it, if that can be found out."""
     name = operator_of(message) if message else ""
     if name in _REMEMBERING:
         return f"; it is kept by {name} of reactivex itself: use rxflow.{name}, which keeps none"

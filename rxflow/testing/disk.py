@@ -240,7 +240,7 @@ class DiagramSink(FileSink):
         loop.at_finish.callback(self._close_quietly)
         file = DurableFile(Path(folder, "sink.json"), ARRAY, "append", None)
         store = DiskFile(file, self.disk)
-        loop.surroundings.write_by(DiskWorker(self.disk, loop.clock), store)
+        loop.environment.write_by(DiskWorker(self.disk, loop.clock), store)
         super().__init__(store, rejected)
         self._frame = nanoseconds(frame, "frame")
         self._settle = settle

@@ -24,6 +24,7 @@ from typing import IO, Any, Final
 
 from rxflow import arguments
 from rxflow.errors import SinkError
+from rxflow.log import number_of
 from rxflow.mqtt import MqttSink
 from rxflow.sinks.file.reading import read_rows
 from rxflow.testing.publisher import NumberedPublisher
@@ -212,14 +213,14 @@ def _wrong(outcome: Outcome, *, exactly_once: bool, in_order: bool) -> list[str]
     wrong: list[str] = []
     if outcome.lost:
         wrong.append(
-            f"{len(outcome.lost)} acknowledged messages are lost: {_some(outcome.lost)} (is the "
-            "session kept: a fixed client_id, and a broker that queues without a limit?)"
+            f"lost {number_of(len(outcome.lost), 'acknowledged message')}: {_some(outcome.lost)} "
+            "(is the session kept: a fixed client_id, and a broker that queues without a limit?)"
         )
     if outcome.unexpected:
         shown = _some([repr(row)[:80] for row in outcome.unexpected])
-        wrong.append(f"{len(outcome.unexpected)} rows that nobody published: {shown}")
+        wrong.append(f"{number_of(len(outcome.unexpected), 'row')} that nobody published: {shown}")
     if exactly_once and outcome.duplicates:
-        wrong.append(f"{outcome.duplicates} rows are there twice")
+        wrong.append(f"{number_of(outcome.duplicates, 'row')} stored twice")
     if in_order and outcome.disordered:
         wrong.append(f"out of order: {_some(outcome.disordered)}")
     return wrong
@@ -454,7 +455,9 @@ class _Stored:
         except SinkError as error:
             raise AssertionError(str(error)) from error
         if count != self._skipped + len(self.rows):
-            text = f"read_rows finds {count} rows, json {self._skipped + len(self.rows)}"
+            text = (
+                f"read_rows finds {number_of(count, 'row')}, json {self._skipped + len(self.rows)}"
+            )
             raise AssertionError(text)
 
     def _number_of(self, row: Any) -> int:

@@ -101,7 +101,7 @@ class NumberedPublisher:
         self._thread.join()
 
     def stop(self) -> None:
-        """Publish no more, and return when all is acknowledged. Twice is once.
+        """Publish no more, and return when all is acknowledged. Safe to call more than once.
 
         Raises:
             SinkError: The broker did not acknowledge all of it within 30 s.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from rxflow.process.environment import Surroundings
+from rxflow.process.environment import Environment
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next attempt to connect follows at once: no test here is about waiting."""
-    monkeypatch.setattr(Surroundings, "jittered", lambda *_: 0.0)
+    monkeypatch.setattr(Environment, "jittered", lambda *_: 0.0)
 
 
 @pytest.fixture(params=[4, 5], ids=["3.1.1", "5"])

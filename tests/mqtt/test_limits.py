@@ -20,7 +20,7 @@ from serving import until_disconnect
 from rxflow import ConfigError, ConnectError, MqttSink, SinkError, from_mqtt, run
 from rxflow import operators as ops
 from rxflow.log import logger
-from rxflow.process.environment import Surroundings
+from rxflow.process.environment import Environment
 
 SAID = b"\x1f\0\x08no\x1b[1m\n!"  # a reason string that would colour a terminal
 SHOWN = r"no\\x1b\[1m\\n!"
@@ -31,7 +31,7 @@ ELSEWHERE = b"\x1c\0\1b"  # a server reference
 def waits(monkeypatch):
     """No attempt waits; these are the waits that each would have had at most."""
     longest = []
-    monkeypatch.setattr(Surroundings, "jittered", lambda _, wait, __: longest.append(wait) or 0.001)
+    monkeypatch.setattr(Environment, "jittered", lambda _, wait, __: longest.append(wait) or 0.001)
     return longest
 
 

@@ -29,7 +29,7 @@ VERSIONS = {3: "3.1.1", 5: "5"}
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("rxflow.process.environment.Surroundings.jittered", lambda *_: 0.01)
+    monkeypatch.setattr("rxflow.process.environment.Environment.jittered", lambda *_: 0.01)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_session_that_the_broker_forgot_while_no_process_ran_is_a_possible_gap
         run(source, JsonSink(path))
     (line,) = warnings
     assert "possible gap" in line
-    assert "since its last connection, 5 h ago, is not coming" in line
+    assert "since its last connection, 5 h ago, will not be delivered" in line
 
 
 def test_a_session_that_never_was_is_no_gap(tmp_path, warnings):

@@ -536,7 +536,7 @@ def test_a_refused_message_that_can_not_be_set_aside_is_not_acknowledged():
         ScriptedBroker(refusing(PUBACK)) as other,
     ):
         sink = MqttSink(on5(other), topic="b", rejected=reactivex.Observer(full))
-        with pytest.raises(SinkError, match=r"refused a message to .b.: .*nor can it"):
+        with pytest.raises(SinkError, match=r"refused a message to .b.: .*rejected= failed too"):
             quiet(from_mqtt(one.url, "a"), sink)
     assert kinds == [DISCONNECT]
 
@@ -590,7 +590,7 @@ def test_a_broker_that_refuses_qos_0_by_disconnect_is_an_error_that_names_topic_
 
 
 def test_a_message_that_ends_each_connection_is_named(monkeypatch):
-    monkeypatch.setattr("rxflow.process.environment.Surroundings.jittered", lambda *_: 0.0)
+    monkeypatch.setattr("rxflow.process.environment.Environment.jittered", lambda *_: 0.0)
 
     def closes(conversation):
         conversation.accept()
@@ -974,7 +974,7 @@ def test_on_a_thread_without_a_loop_the_thread_waits_for_a_broker_that_is_slow()
 
 def test_more_items_than_may_wait_are_a_sink_error(monkeypatch):
     monkeypatch.setattr("rxflow.mqtt.publisher._MOST_WAITING", 100)
-    with pytest.raises(SinkError, match="100 items wait"):
+    with pytest.raises(SinkError, match="100 items queued"):
         quiet(reactivex.range(200), MqttSink("mqtt://127.0.0.1:1", topic="a"))
 
 

@@ -55,7 +55,7 @@ def test_whatever_bytes_come_the_answer_is_a_decode_error(item):
 
 
 def test_a_payload_that_is_too_long_says_so():
-    assert "6 bytes, more than max_payload_bytes=5" in str(failed(b'"1234"', max_payload_bytes=5))
+    assert "6 bytes, above max_payload_bytes=5" in str(failed(b'"1234"', max_payload_bytes=5))
 
 
 def test_text_is_measured_in_bytes():

@@ -1,4 +1,4 @@
-"""The end of time, and threads: what is acknowledged is stored, and what can be flushed is flushed.
+"""A time limit, and threads: what is acknowledged is stored, and what can be flushed is flushed.
 
 Behind a broker in a diagram, with the client and the sinks of production. Each test ends a pipeline
 while operators hold messages: everything comes through to the sinks, in that same instant.

@@ -2,7 +2,7 @@
 
 Of each operator one thing is known that is not taken from rxflow: what it may do with an item.
 
-    K  keeps it: it comes out in some form, at the end of time at the latest
+    K  keeps it: it comes out in some form, at a time limit at the latest
     A  keeps it, but lets time pass, or asks its scheduler: a `take_until` below need not wait
     D  may drop it, as reactivex's own would of the same items at the same times
     H  keeps it, but comes late: where what is upstream doesn't wait, it misses the first

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from rxflow.process import heartbeat
-from rxflow.process.environment import Surroundings, surroundings_of
+from rxflow.process.environment import Environment, environment_of
 
 
 @pytest.fixture
@@ -17,24 +17,24 @@ def loop():
     loop.close()
 
 
-def test_a_loop_without_surroundings_of_its_own_has_the_real_ones(loop):
-    assert type(surroundings_of(loop)) is Surroundings
-    loop.surroundings = "something else of that name"
-    assert type(surroundings_of(loop)) is Surroundings
+def test_a_loop_without_environment_of_its_own_has_the_real_ones(loop):
+    assert type(environment_of(loop)) is Environment
+    loop.environment = "something else of that name"
+    assert type(environment_of(loop)) is Environment
 
 
 def test_a_loop_may_bring_its_own(loop):
-    loop.surroundings = Surroundings()
-    assert surroundings_of(loop) is loop.surroundings
+    loop.environment = Environment()
+    assert environment_of(loop) is loop.environment
 
 
 def test_the_date_is_that_of_the_clock():
     before = datetime.now(UTC)
-    assert before <= Surroundings().utc() <= datetime.now(UTC)
+    assert before <= Environment().utc() <= datetime.now(UTC)
 
 
 def test_the_wait_before_an_attempt_is_between_half_and_all_of_the_longest():
-    waits = [Surroundings().jittered(4.0, "host") for _ in range(100)]
+    waits = [Environment().jittered(4.0, "host") for _ in range(100)]
     assert 2.0 <= min(waits) < max(waits) <= 4.0
 
 
@@ -45,14 +45,14 @@ def test_what_blocks_has_a_daemon_thread_of_its_own():
         found.append(threading.current_thread())
         done.set()
 
-    Surroundings().start(work, "rxflow at work")
+    Environment().start(work, "rxflow at work")
     assert done.wait(60)
     found[0].join(10)
     assert (found[0].name, found[0].daemon) == ("rxflow at work", True)
 
 
 def test_a_worker_is_one_thread_that_keeps_the_order():
-    worker, seen = Surroundings().worker("rxflow-worker"), []
+    worker, seen = Environment().worker("rxflow-worker"), []
     for number in range(100):
         worker.submit(lambda number=number: seen.append((number, threading.get_ident())))
     worker.end(10)
@@ -77,7 +77,7 @@ def test_the_heartbeat_watches_a_connection_until_it_is_forgotten(monkeypatch):
 
     monkeypatch.setattr(heartbeat, "_PERIOD", 0.001)
     link = Link()
-    Surroundings().watch(link)
+    Environment().watch(link)
     assert link.has_beaten.wait(60)
-    Surroundings().forget(link)
-    Surroundings().forget(link)
+    Environment().forget(link)
+    Environment().forget(link)

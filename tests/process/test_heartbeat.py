@@ -1,4 +1,4 @@
-"""Connections live on while user code blocks their loop, and a standstill is told of."""
+"""Connections live on while user code blocks their loop, and a stall is told of."""
 
 import signal
 import threading
@@ -73,14 +73,14 @@ def test_a_window_that_can_never_fill_is_told_of_once_with_its_oldest_topic(marb
     window = broker.from_mqtt("t/#").pipe(ops.buffer_with_count(100))
     with pytest.warns(RxflowWarning, match="4 messages are held.*'t/1'") as told:
         marbles.run(run_async(window, reactivex.Observer(), seconds=60, log=False))
-    assert sum("standing still" in str(each.message) for each in told) == 1
+    assert sum("stalled for" in str(each.message) for each in told) == 1
 
 
 def test_a_stream_that_moves_is_not_told_of(marbles, recwarn):
     broker = marbles.mqtt("t q1 : -a---b---c---d")
     window = broker.from_mqtt("t").pipe(ops.buffer_with_count(100))
     marbles.run(run_async(window, reactivex.Observer(), seconds=18, log=False))
-    assert not any("standing still" in str(each.message) for each in recwarn)
+    assert not any("stalled for" in str(each.message) for each in recwarn)
 
 
 # -- what blocks a loop, and how long it is put up with --------------------------------------------

@@ -105,7 +105,7 @@ def test_health_says_for_how_long_it_stands_still(marbles):
     broker, sink = marbles.mqtt("t q1 : -a-b--------"), marbles.sink()
     watched = Watched(marbles, 0.5, 4, 9)
     flow = broker.from_mqtt("t").pipe(ops.buffer_with_count(9))
-    with pytest.warns(RxflowWarning, match="standing still"):
+    with pytest.warns(RxflowWarning, match="stalled for"):
         watch(marbles, watched, flow, sink, seconds=9.5)
     still = [each.standing_still_for for each in watched.healths.values()]
     assert still[0] == 0

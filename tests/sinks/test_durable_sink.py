@@ -201,7 +201,9 @@ def test_too_many_rows_for_a_coroutine_are_an_error_and_not_a_hang(monkeypatch):
     async def main():
         sink = DurableSink(write, name="mine")
         sink.max_queued = 10
-        with pytest.raises(SinkError, match="mine: 50 rows wait; it is too slow for them"):
+        with pytest.raises(
+            SinkError, match="mine: 50 rows queued; the disk accepts them too slowly"
+        ):
             for n in range(100):
                 sink.on_next(n)
 
@@ -237,7 +239,7 @@ def test_what_encode_refuses_is_rejected(tmp_path):
 def test_without_rejected_it_fails_the_sink_with_what_to_do():
     sink = DurableSink(Rows(), name="mine", encode=lambda m: int(m.payload))
     with pytest.raises(
-        SinkError, match=r"mine: a str of topic 'a' can't be stored: .*encode="
+        SinkError, match=r"mine: a payload of type str of topic 'a' can't be stored: .*encode="
     ) as e:
         run(reactivex.of(Message("a", "x")), sink, log=False)
     assert isinstance(e.value.__cause__, ValueError)

@@ -92,7 +92,7 @@ def test_at_its_end_a_sink_waits_half_a_minute_for_a_dead_disk(marbles):
 def test_a_sink_without_room_waits_half_a_minute_for_a_dead_disk(marbles):
     sink = marbles.sink(disk="-#")
     sink.max_queued = 1
-    with pytest.raises(SinkError, match=r"has lasted 30 s.*Check the disk"):
+    with pytest.raises(SinkError, match=r"has lasted 30 s.*check the disk"):
         marbles.run(run_async(marbles.hot("--abcdef"), sink, log=False))
 
 

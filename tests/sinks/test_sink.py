@@ -211,7 +211,11 @@ def test_what_a_crash_tore_is_kept_and_the_sink_goes_on(path):
 
 @pytest.mark.parametrize(
     ("payload", "said"),
-    [(1j, "a complex of topic 'a/b'"), (b"{oops", "a bytes of topic 'a/b'"), (b"NaN", "not JSON")],
+    [
+        (1j, "of type complex of topic 'a/b'"),
+        (b"{oops", "of type bytes of topic 'a/b'"),
+        (b"NaN", "not JSON"),
+    ],
 )
 def test_what_json_cannot_hold_fails_naming_type_and_topic(path, source, payload, said):
     sink = JsonSink(path)
@@ -223,7 +227,7 @@ def test_what_json_cannot_hold_fails_naming_type_and_topic(path, source, payload
 
 
 def test_a_plain_value_that_json_cannot_hold_fails_naming_its_type(path):
-    with pytest.raises(SinkError, match="a complex can't be stored"):
+    with pytest.raises(SinkError, match="of type complex can't be stored"):
         reactivex.of(1j).subscribe(JsonSink(path))
 
 
@@ -321,7 +325,7 @@ def test_an_error_is_raised_where_reactivex_lets_it_through(path):
 
 
 def test_a_failing_sink_raises_through_operators(path):
-    with pytest.raises(SinkError, match="a complex can't be stored"):
+    with pytest.raises(SinkError, match="of type complex can't be stored"):
         reactivex.of(1).pipe(rx.map(lambda n: n * 1j)).subscribe(JsonSink(path))
 
 

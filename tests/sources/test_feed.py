@@ -366,7 +366,7 @@ def test_a_feed_that_is_disposed_of_before_it_began_is_closed(marbles):
 def test_it_says_that_it_stands_still(marbles):
     make, sink = feeding("a"), marbles.sink()
     flow = flow_of(make).pipe(ops.buffer_with_count(9))
-    with pytest.warns(RxflowWarning, match="standing still .* or raise max_pending$"):
+    with pytest.warns(RxflowWarning, match="stalled .* or raise max_pending$"):
         play(marbles, flow, sink, seconds=9)
 
 

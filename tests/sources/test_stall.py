@@ -1,4 +1,4 @@
-"""A stream that stands still: cycles of references are found, and what is held is told."""
+"""A stall: cycles of references are found, and what is held is told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rxflow import from_mqtt, run
 from rxflow import operators as ops
 from rxflow.delivery import Delivery, Ledger
 from rxflow.log import logger
-from rxflow.sources.stall import QUIET, STILL, Standstill
+from rxflow.sources.stall import QUIET, STILL, Stall
 
 
 @pytest.fixture
@@ -30,47 +30,47 @@ def in_a_cycle(ledger):
     cycle.append(cycle)
 
 
-def looked_at(standstill, ledger, *times):
+def looked_at(stall, ledger, *times):
     """What it says at each of these times, and whether it let go of something by then."""
     said = []
     for now in times:
-        said.append((standstill.notice(now), ledger.has_news))
+        said.append((stall.notice(now), ledger.has_news))
         ledger.settle()
     return said
 
 
 def test_a_message_in_a_cycle_of_references_is_let_go_as_soon_as_it_is_quiet(ledger):
-    standstill = Standstill(ledger, "Do something")
+    stall = Stall(ledger, "Do something")
     in_a_cycle(ledger)
-    assert looked_at(standstill, ledger, 0.0, QUIET / 2) == [(None, False)] * 2
-    assert looked_at(standstill, ledger, QUIET) == [(None, True)]
+    assert looked_at(stall, ledger, 0.0, QUIET / 2) == [(None, False)] * 2
+    assert looked_at(stall, ledger, QUIET) == [(None, True)]
     assert ledger.unsettled == 0
 
 
 def test_when_it_is_usual_it_is_said_once_with_what_to_do(ledger):
-    standstill, said = Standstill(ledger, "Do something"), []
+    stall, said = Stall(ledger, "Do something"), []
     for now in range(5):
         in_a_cycle(ledger)
-        said += looked_at(standstill, ledger, now, now + QUIET)
+        said += looked_at(stall, ledger, now, now + QUIET)
     texts = [text for text, _ in said if text]
     assert len(texts) == 1
     assert "except ValueError as error" in texts[0]
 
 
 def test_what_is_held_on_purpose_is_looked_for_less_and_less_often(ledger, monkeypatch):
-    looks, now, standstill = [], 0.0, Standstill(ledger, "Do something")
+    looks, now, stall = [], 0.0, Stall(ledger, "Do something")
     held = []
     monkeypatch.setattr(gc, "collect", looks.append)
     for number in range(100):  # one every half second
         held.append(Delivery(ledger, number + 1))
         for now in (0.5 * number, 0.5 * number + QUIET, 0.5 * number + 0.4):
-            standstill.notice(now)
+            stall.notice(now)
     assert len(looks) <= 5
 
 
 def test_what_is_held_by_somebody_is_told_after_a_while(ledger):
-    standstill, held = Standstill(ledger, "Do something"), Delivery(ledger, 1)
-    said = looked_at(standstill, ledger, 0.0, QUIET, 1.0, STILL, STILL + 1)
+    stall, held = Stall(ledger, "Do something"), Delivery(ledger, 1)
+    said = looked_at(stall, ledger, 0.0, QUIET, 1.0, STILL, STILL + 1)
     assert [bool(text) for text, _ in said] == [False, False, False, True, False]
     del held
 
@@ -107,4 +107,4 @@ def test_a_function_that_keeps_its_exception_holds_up_no_window_of_a_broker():
     finally:
         gc.enable()
     assert sum("cycles of references" in line for line in lines) == 1
-    assert not any("standing still" in line for line in lines)
+    assert not any("stalled for" in line for line in lines)

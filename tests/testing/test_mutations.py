@@ -136,7 +136,7 @@ OPERATORS = {
         ops.buffer_with_count(2),
         both(rx.buffer_with_count(2), rx.concat(reactivex.of([]))),
     ),
-    "what is held discarded at the end of time": (until_six, ops.take_until, rx.take_until),
+    "what is held discarded at a time limit": (until_six, ops.take_until, rx.take_until),
     "the source not let go": (disposed, right_upper, never_letting_go),
     "the first of a burst instead of the last": (debounced, ops.debounce(2), rx.throttle_first(2)),
     "too short a silence": (debounced, ops.debounce(2), rx.debounce(1)),

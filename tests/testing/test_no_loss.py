@@ -95,14 +95,14 @@ def test_payload_and_number_may_be_the_users_own(trial):
 
 
 def test_a_pipeline_that_loses_is_told_what_it_lost(trial):
-    with pytest.raises(AssertionError, match=r"acknowledged messages are lost.*client_id"):
+    with pytest.raises(AssertionError, match=r"lost [0-9]+ acknowledged message.*client_id"):
         trial(BY_HAND, patience=1.5)
 
 
 def test_rows_that_nobody_published_and_rows_there_twice_are_named(trial):
-    with pytest.raises(AssertionError, match=r"rows that nobody published: \{'x': 1\}") as caught:
+    with pytest.raises(AssertionError, match=r"rows? that nobody published: \{'x': 1\}") as caught:
         trial(ADDING, kills=0, exactly_once=True)
-    assert "rows are there twice" in str(caught.value)
+    assert "stored twice" in str(caught.value)
 
 
 def test_a_pipeline_that_ends_by_itself_is_quoted(trial):

@@ -170,7 +170,7 @@ def test_keep_alive_goes_by_virtual_time(marbles, monkeypatch):
 def test_a_stream_that_stands_still_says_so_after_five_virtual_seconds(marbles):
     broker = marbles.mqtt("a q1 : -a")
     source = broker.from_mqtt("a").pipe(ops.delay(20))
-    with pytest.warns(Warning, match="standing still for 5 s.*received at 00:00:01 UTC"):
+    with pytest.warns(Warning, match="stalled for 5 s.*received at 00:00:01 UTC"):
         marbles.run(run_async(source, reactivex.Observer(), seconds=10, log=False))
 
 

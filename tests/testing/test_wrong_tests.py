@@ -167,7 +167,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         def test(marbles):
             marbles.check(reactivex.interval(0).pipe(ops.ignore_elements()), "")
         """,
-        "time stands still at 0 s",
+        "no time passes at 0 s",
         """
         def test(marbles):
             marbles.check(reactivex.interval(0).pipe(ops.take(1)), "(a|)", a=0)
@@ -181,7 +181,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
                     await asyncio.sleep(0)
             marbles.run(main())
         """,
-        "time stands still at 0 s",
+        "no time passes at 0 s",
         """
         def test(marbles):
             async def main():

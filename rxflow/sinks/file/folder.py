@@ -1,4 +1,4 @@
-"""Where a file stands: its folder, held open, its lock, and the ways to open it safely.
+"""The folder of a file: held open, with the file's lock and safe ways to open it.
 
 The folder is opened once and everything goes through its descriptor, so nobody can redirect a later
 step by exchanging the folder for a symbolic link.
@@ -26,24 +26,24 @@ if sys.platform != "win32":
 
 _OPEN: Final = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _ADVICE: Final = {
-    errno.EACCES: "Check the permissions of the file and its folder.",
-    errno.EPERM: "Check the permissions of the file and its folder.",
-    errno.EROFS: "Choose a path on a file system that can be written.",
-    errno.ENOSPC: "Free some space and start again; what is not stored is not acknowledged.",
-    errno.EDQUOT: "Free some space and start again; what is not stored is not acknowledged.",
-    errno.EFBIG: "Raise the limit, or begin a new file; what is not stored is not acknowledged.",
-    errno.ELOOP: "It is a symbolic link. Choose a path of its own for the sink.",
-    errno.ENOTDIR: "A part of the path is a file.",
-    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EACCES: "check the permissions of the file and its folder",
+    errno.EPERM: "check the permissions of the file and its folder",
+    errno.EROFS: "choose a path on a file system that can be written",
+    errno.ENOSPC: "free some space and start again; what is not stored is not acknowledged",
+    errno.EDQUOT: "free some space and start again; what is not stored is not acknowledged",
+    errno.EFBIG: "raise the limit, or begin a new file; what is not stored is not acknowledged",
+    errno.ELOOP: "it is a symbolic link; choose a path of its own for the sink",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
-_CHECK_DISK: Final = "Check the disk, then start again: opening the file recovers it."
+_CHECK_DISK: Final = "check the disk, then start again: opening the file recovers it"
 
 
 def explanation(path: Path, doing: str, error: OSError) -> SinkError:
-    """What the system says as an error that names the file and what to do."""
+    """Turn an error of the system into one that names the file and says what to do."""
     advice = _ADVICE.get(error.errno or 0, _CHECK_DISK)
     said = error.strerror or error
-    return SinkError(f"{escaped(path)}: cannot {doing}: {said}. {advice}")
+    return SinkError(f"{escaped(path)}: cannot {doing}: {said}; {advice}")
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def explained(path: Path, doing: str) -> Generator[None]:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """What no other file has while this one is open: its device, and its number there."""
+    """The identity of an open file: its device, and its number there."""
     found = os.fstat(fd)
     return found.st_dev, found.st_ino
 
@@ -99,7 +99,9 @@ class Place:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 os.close(fd)
-                text = f"{escaped(self.path)} is locked: another sink writes it. Close that one."
+                text = (
+                    f"{escaped(self.path)} is locked: another sink holds the lock; close it first"
+                )
                 raise SinkError(text) from error
             except BaseException:
                 os.close(fd)
@@ -262,7 +264,7 @@ def _check(path: Path, found: os.stat_result) -> None:
         kind = f"a file of {found.st_nlink} names (hard links)"
     else:
         return
-    raise SinkError(f"{escaped(path)} is {kind}. Choose a path of its own for the sink.")
+    raise SinkError(f"{escaped(path)} is {kind}; choose a path of its own for the sink")
 
 
 def write_all(fd: int, content: bytes, at: int) -> None:

@@ -18,7 +18,7 @@ from rxflow import codec
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where rows stand in a file, and between what.
+    """The layout of rows in a file.
 
     Attributes:
         name: For error texts.

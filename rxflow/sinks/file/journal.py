@@ -1,4 +1,4 @@
-"""Which QoS 2 messages are in a file and not yet released by the broker: `<path>.inflight`.
+"""The journal `<path>.inflight`: QoS 2 messages in a file that the broker has not yet released.
 
 A message of QoS 2 has a packet id until its PUBREL. A broker that has not seen our PUBREC sends it
 again, perhaps to the next process, which must know that the row is in the file. So before a commit
@@ -95,7 +95,7 @@ class Inflight:
         if not lines or _record(lines[0]) != _HEADER:
             assert self._place is not None  # noqa: S101 (set by the caller)
             shown = escaped(self._place.path.with_name(self._place.path.name + SUFFIX))
-            raise SinkError(f"{shown} is no journal of rxflow's. Move it, and start again.")
+            raise SinkError(f"{shown} is not a journal of rxflow's; move it, and start again")
         for line in lines[1:]:
             record = _record(line)
             if record is None:
@@ -239,10 +239,10 @@ class Inflight:
 
     def _opened(self) -> Place:
         if self._place is None:
-            raise SinkError("the journal of a closed file. Make a new sink to write more.")
+            raise SinkError("the journal of a closed file; make a new sink to write more")
         if not self._is_sound:
             shown = escaped(self._place.path)
-            raise SinkError(f"{shown}{SUFFIX}: a write of it failed before. Start again.")
+            raise SinkError(f"{shown}{SUFFIX}: an earlier write failed; start again")
         return self._place
 
 
@@ -252,7 +252,7 @@ def _line(record: list[Any]) -> bytes:
 
 
 def _record(line: bytes) -> list[Any] | None:
-    """What a line says; None if it is not whole."""
+    """Parse a line; None if it is not whole."""
     checksum, _, text = line.removesuffix(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None

@@ -45,8 +45,8 @@ class FileSink(DurableSink):
     """
 
     _WHERE = "the disk"
-    _CHECK = "Check the disk, then start again: opening recovers the file."
-    _ADVICE = "Map it to what JSON holds, give default=, or reject it with rejected=."
+    _CHECK = "check the disk, then start again: opening recovers the file"
+    _ADVICE = "map it to a value that JSON has, give default=, or reject it with rejected="
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ def _file(
         ConfigError: One of them is wrong.
     """
     if sys.platform == "win32":
-        raise ConfigError("rxflow's files need Linux or macOS. On Windows, run it under WSL.")
+        raise ConfigError("rxflow's files need Linux or macOS; on Windows, run it under WSL")
     file = arguments.file_path("path", path)
     arguments.one_of("existing", existing, get_args(Existing))
     if mode is not None and (type(mode) is not int or mode not in _PERMISSIONS):

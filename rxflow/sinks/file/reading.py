@@ -45,7 +45,7 @@ def _rows(named: Path) -> Iterator[Any]:
                 try:
                     _check_end(file, line, layout, is_first=is_first)
                 except Foreign as error:
-                    text = f"{escaped(named)} can't be read behind byte {at}: {error}."
+                    text = f"{escaped(named)} can't be read after byte {at}: {error}"
                     raise SinkError(text) from error
                 return
             at += len(line)
@@ -57,10 +57,10 @@ def _opened(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise SinkError(f"{escaped(path)} is not there: no sink has made it yet.") from error
+        raise SinkError(f"{escaped(path)} does not exist: no sink has made it yet") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise SinkError(f"{escaped(path)} is not a file.")
+        raise SinkError(f"{escaped(path)} is not a file")
     return fd
 
 

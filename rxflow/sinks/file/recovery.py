@@ -1,4 +1,4 @@
-r"""What a file holds when it is opened: rows, a torn end that a crash left, or somebody else's.
+r"""Recovery: a file holds rows when it is opened, a torn end, or somebody else's work.
 
 Only the last commit can be torn, for each one before it was synced before the next began. A commit
 is at most `COMMIT_BYTES` long, or a single row. So the end of the file is all that is read, however
@@ -6,7 +6,7 @@ large it is, and what may be cut off is bounded too.
 
 What a crash leaves of one write, over the bytes that stood there: a prefix of it, at any byte; the
 size grown and zeros behind the prefix; any set of its 512-byte sectors, with zeros or the old bytes
-in the others. So a bad line is a tear only if it has no end, holds NUL, or shows what stood at the
+in the others. So a bad line is torn only if it has no end, holds NUL, or shows what stood at the
 end of the file before (`]`, or the line break behind it). Everything else is somebody's work, and
 is refused.
 """
@@ -33,7 +33,7 @@ class Foreign(ValueError):
 
 
 class Repair(NamedTuple):
-    """How to make a file whole: keep it up to `end`, write `patch` there, end the file behind it.
+    """The repair of a file: keep it up to `end`, write `patch` there, end the file after it.
 
     Attributes:
         end: Offset in bytes; a row ends here, or the opening does.
@@ -162,7 +162,7 @@ def _is_torn_start(rest: bytes, start: int) -> bool:
 
 
 def _window_start(fd: int, size: int, start: int) -> int:
-    """Where to begin reading: a line's start that lies before anything the last commit wrote.
+    """Return the line start to read from, which lies before anything the last commit wrote.
 
     A single row may be longer than the window, and its first sector may still hold the ending that
     it should have overwritten: so the line before the one that reaches into the window counts too.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rxflow.errors import SinkError
-from rxflow.log import escaped, printable, tell
+from rxflow.log import escaped, number_of, printable, tell
 from rxflow.sinks.contracts import Receipt
 from rxflow.sinks.file.folder import Place, explained, explanation, flush, identity, write_all
 from rxflow.sinks.file.format import Layout
@@ -76,7 +76,7 @@ class DurableFile:
             text = f"{self._shown}: a crash had torn its last commit, kept in {escaped(self.kept)}"
             tell(text, is_program=True)
         if count := self.inflight.unknown:
-            which = "1 QoS 2 message" if count == 1 else f"{count} QoS 2 messages"
+            which = number_of(count, "QoS 2 message")
             text = f"{self._shown} is new, and {which} may stand in one that was here"
             advice = "what comes again is stored again; existing='rotate' moves a file without that"
             tell(f"{text}: {advice}", is_program=True)
@@ -94,12 +94,12 @@ class DurableFile:
             try:
                 repair = examine(self._fd, found.st_size, self._layout)
             except Foreign as error:
-                text = f"{self._shown} is left as it is: {error}. Move it, or choose another path."
+                text = f"{self._shown} is left as it is: {error}; move it, or choose another path"
                 raise SinkError(text) from error
         if self._existing == "refuse":
             self.inflight.open(place, self._fd, repair.end)  # the next one finds the file gone
-            text = f'{self._shown} is there already, and existing="refuse".'
-            raise SinkError(f"{text} Move it, or choose another.")
+            text = f'{self._shown} is there already, and existing="refuse";'
+            raise SinkError(f"{text} move it, or choose another")
         self._size, self._end = found.st_size, repair.end
         if repair.is_needed:
             with explained(self.path, "recover it"):
@@ -201,13 +201,13 @@ class DurableFile:
     def _check(self) -> None:
         place = self._place
         if not self.is_open or place is None:
-            raise SinkError(f"{self._shown} is closed. Make a new sink to write more.")
+            raise SinkError(f"{self._shown} is closed; make a new sink to write more")
         if not place.is_open:
-            text = f"{self._shown} was opened by the process that this one was forked from."
-            raise SinkError(f"{text} Make a sink of its own, with another path.")
+            text = f"{self._shown} was opened by the process that this one was forked from;"
+            raise SinkError(f"{text} make a sink of its own, with another path")
         if not self._is_sound:
-            text = f"{self._shown}: an earlier commit failed."
-            raise SinkError(f"{text} Start again: opening recovers it.")
+            text = f"{self._shown}: an earlier commit failed;"
+            raise SinkError(f"{text} start again: opening recovers it")
         try:
             is_still = place.is_still(self._identity, self._size)
             is_locked = place.is_locked()
@@ -215,11 +215,11 @@ class DurableFile:
             raise explanation(self.path, "look at it", error) from error
         if not is_still or not is_locked:
             self._is_sound = False
-            text = f"{self._shown} was removed, renamed or changed while it was being written."
+            text = f"{self._shown} was removed, renamed or changed while it was being written;"
             if is_still:
                 lock = f"{printable(self.path.name)}.lock"
-                text = f"{self._shown}: its lock was lost: {lock} was removed."
-            raise SinkError(f"{text} Start again, and leave it alone while it is open.")
+                text = f"{self._shown}: its lock was lost: {lock} was removed;"
+            raise SinkError(f"{text} start again, and leave it alone while it is open")
 
     def _write(self, content: bytes) -> None:
         try:
@@ -242,7 +242,7 @@ class DurableFile:
         os.ftruncate(self._fd, self._size)
 
     def close(self) -> None:
-        """Close the file and let go of its lock. Twice is once."""
+        """Close the file and let go of its lock. Safe to call more than once."""
         self.is_open = False
         self.inflight.close()
         fd, self._fd = self._fd, -1

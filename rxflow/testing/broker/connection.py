@@ -76,7 +76,7 @@ class Connection:
         loop.add_reader(sock, self._readable)
 
     def close(self) -> None:
-        """Close it. Twice is once."""
+        """Close it. Safe to call more than once."""
         if self._sock.fileno() < 0:
             return
         self._loop.remove_reader(self._sock)

@@ -137,13 +137,13 @@ class DiagramBroker:
         self._listener.bind(self._path)
         self._listener.listen()
         loop.add_reader(self._listener, self._accept)
-        surroundings = loop.surroundings
+        environment = loop.environment
         name, place = self._lanes[0].topic, Place.of_caller()
         self._debt = self._pending.add(
             lambda: f"the broker of {name}: nobody connected, and nobody asked [{place}]",
             is_part=True,
         )
-        self._other_dice, surroundings.dice = surroundings.dice, self._dice
+        self._other_dice, environment.dice = environment.dice, self._dice
         self.begin()
 
     def begin(self) -> None:

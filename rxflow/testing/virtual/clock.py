@@ -32,12 +32,12 @@ class EndlessError(Exception):
     """More steps than were allowed, and something is still to be done."""
 
 
-class StandstillError(RuntimeError):
-    """What happens at one instant sets more for that instant, without end."""
+class StallError(RuntimeError):
+    """Work at one instant schedules more for that instant, without end."""
 
 
 class Phase(IntEnum):
-    """What comes first at one instant."""
+    """The order of work at one instant."""
 
     UNSUBSCRIBE = 0
     """Also: connections of a broker in the diagram are lost and regained."""
@@ -45,7 +45,7 @@ class Phase(IntEnum):
     WORK = 2
     """Timers of all kinds."""
     PUBLISH = 3
-    """What a broker in the diagram publishes: subscribed to in that instant is early enough."""
+    """Publications of a broker in the diagram: subscribing in that instant is early enough."""
 
 
 class Handle(Protocol):
@@ -62,7 +62,7 @@ class Runner(Protocol):
     """A loop that has its time from a clock."""
 
     def handle(self, function: Callable[[], object], /) -> Handle:
-        """What calls a function behind what is ready already."""
+        """Call a function after those that are ready already."""
         ...
 
     def run_to(self, horizon: int, /) -> None: ...
@@ -222,13 +222,13 @@ class VirtualClock:
         """Count what happens at one instant.
 
         Raises:
-            StandstillError: It is too much to be an accident.
+            StallError: It is too much to be an accident.
         """
         self._steps += cost
         if self._steps > _AT_ONE_INSTANT:
             self._steps = 0
-            raise StandstillError(
-                f"time stands still at {self.seconds:g} s: what happens there sets more for the "
+            raise StallError(
+                f"no time passes at {self.seconds:g} s: what happens there sets more for the "
                 "same instant, again and again; interval(0), repeat() or a loop of sleep(0)?"
             )
 

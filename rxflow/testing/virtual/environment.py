@@ -1,4 +1,4 @@
-"""What rxflow finds on a virtual loop instead of threads, chance and the date."""
+"""The environment of a virtual loop, instead of threads, chance and the date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from rxflow.process.environment import Surroundings
+from rxflow.process.environment import Environment
 from rxflow.process.heartbeat import Beating
 from rxflow.process.worker import Works, has_ended
 from rxflow.testing.virtual.clock import VirtualClock
@@ -76,11 +76,11 @@ def inline(executor: Executor | None) -> Executor:
     return executor if isinstance(executor, Inline) else INLINE
 
 
-class VirtualSurroundings(Surroundings):
-    """What rxflow finds on a virtual loop.
+class VirtualEnvironment(Environment):
+    """The environment of a virtual loop.
 
     Attributes:
-        dice: Chooses the wait before a client's next attempt, as `Surroundings.jittered` does; by
+        dice: Chooses the wait before a client's next attempt, as `Environment.jittered` does; by
             default the longest: 1, 2, 4 ... 60 s.
     """
 

@@ -26,7 +26,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 import rxflow
 from rxflow.testing.virtual.clock import SECOND, Phase
-from rxflow.testing.virtual.environment import VirtualSurroundings, apart, inline
+from rxflow.testing.virtual.environment import VirtualEnvironment, apart, inline
 from rxflow.testing.virtual.scheduler import VirtualScheduler, timers_on
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ _PACKAGE: Final = str(Path(rxflow.__file__).parent) + os.sep
 
 
 class StuckError(RuntimeError):
-    """What is waited for can't come: nothing is ready, and no timer is set."""
+    """Nothing is ready and no timer is set, so that a wait would never end."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -51,7 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     Attributes:
         scheduler: The same.
         clock: Its clock.
-        surroundings: What rxflow finds here instead of threads, dice and the date.
+        environment: What rxflow finds here instead of threads, dice and the date.
         at_finish: Closes with the loop what is put into it.
         resources: The same, but also if nobody closes the loop; nothing in it may refer to the
             loop, which else would live for ever.
@@ -72,7 +72,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.scheduler = scheduler or VirtualScheduler()
         self.clock = self.scheduler.virtual
         self.clock.runner = self
-        self.surroundings = VirtualSurroundings(self.clock)
+        self.environment = VirtualEnvironment(self.clock)
         self.set_exception_handler(self._unhandled)
 
     # -- time -----------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.finish(quiet=error is not None)
 
     def finish(self, *, quiet: bool = False) -> None:
-        """Cancel what still runs, and close. Twice is once.
+        """Cancel what still runs, and close. Safe to call more than once.
 
         Args:
             quiet: Raise nothing: there is an error already.

@@ -133,7 +133,7 @@ class VirtualTime:
         return loop is not None and not loop.is_closed() and bool(loop.tasks())
 
     def tasks_left(self) -> str:
-        """What to say of tasks that are not done; empty if all are, once those ready have run."""
+        """Describe the tasks that are not done, once those ready have run; empty if all are."""
         if not self.has_tasks:
             return ""
         self._clock.advance_to(self._clock.microseconds)

@@ -230,7 +230,7 @@ def test_a_long_journal_is_made_anew(path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"[1]\n", b"00000000 [1]\n"])
 def test_a_foreign_journal_is_refused_and_left_as_it_is(path, content):
     journal_of(path).write_bytes(content)
-    with pytest.raises(SinkError, match="no journal"):
+    with pytest.raises(SinkError, match="not a journal"):
         opened(path)
     assert journal_of(path).read_bytes() == content
 

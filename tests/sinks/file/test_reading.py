@@ -66,7 +66,7 @@ def test_a_foreign_file_is_an_error_and_never_a_short_answer(path, content):
 
 
 def test_no_file_and_a_folder_are_errors(path, tmp_path):
-    with pytest.raises(SinkError, match="is not there"):
+    with pytest.raises(SinkError, match="does not exist"):
         list(read_rows(path))
     with pytest.raises(SinkError, match="not a file"):
         list(read_rows(tmp_path))

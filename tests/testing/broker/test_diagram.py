@@ -297,7 +297,7 @@ def test_without_another_gain_the_attempts_follow_the_longest_back_off(marbles):
         a           : -
         $connection : ^-!
     """)
-    before = marbles.loop.surroundings.dice
+    before = marbles.loop.environment.dice
     assert before(4.0, "another host") == 4.0
     source = broker.from_mqtt("a", connect_timeout=1)
     marbles.run(run_async(source, reactivex.Observer(), seconds=30, log=False))
