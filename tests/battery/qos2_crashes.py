@@ -134,7 +134,7 @@ async def receive(path, connection, step):  # noqa: C901 (one conversation)
     ledger = Ledger(lambda: loop.call_soon_threadsafe(settle))
     sink = JsonSink(path, existing="rotate" if IS_ROTATING else "append")
     sink.open()
-    ledger.keep(sink, "session")
+    ledger.keep(sink.journal, "session")
     ledger.connected(session_present=True)
     received = b""
 
