@@ -162,7 +162,7 @@ def test_a_folder_that_may_not_be_written_says_so(tmp_path):
         try:
             DurableFile(tmp_path / "rows.json", ARRAY, "append", None).open()
         except SinkError as error:
-            os._exit(0 if "Check the permissions" in str(error) else 2)
+            os._exit(0 if "check the permissions" in str(error) else 2)
         os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     tmp_path.chmod(0o755)

@@ -222,7 +222,7 @@ def test_an_error_that_is_kept_is_said_to_hold_its_message(marbles):
     keep = ops.catch(lambda error, _: kept.append(error) or never())
     flow = read(broker).pipe(ops.slice(-2, None), ops.map(fails_once()), keep)
     with pytest.warns(
-        RxflowWarning, match="an error that is kept holds messages; 1 message is left"
+        RxflowWarning, match="an error that is kept holds messages; 1 message is unacknowledged"
     ):
         marbles.run(run_async(flow, sink, seconds=4, log=False, drain_timeout=2))
     assert (sink.stored, keys(broker)) == ([], [])
@@ -247,7 +247,7 @@ def test_a_stream_that_does_not_end_is_said_to_use_up_the_drain(marbles):
     broker, sink = marbles.mqtt("t q1 : -a---"), marbles.sink()
     inner = ops.window_toggle(timer(1.1, 3.1), lambda _: timer(0.3)), ops.flat_map(lambda w: w)
     flow = read(broker).pipe(ops.flat_map(lambda m: one(m).pipe(*inner)))
-    with pytest.warns(RxflowWarning, match="made of a message has not ended; 1 message is left"):
+    with pytest.warns(RxflowWarning, match="has not ended; 1 message is unacknowledged"):
         marbles.run(run_async(flow, sink, seconds=4.2, log=False, drain_timeout=1))
 
 
