@@ -25,6 +25,7 @@ from rxflow.delivery import Ledger
 from rxflow.message import Message
 from rxflow.sinks.file.journal import Inflight
 from rxflow.sinks.file.store import DurableFile
+from rxflow.sinks.receipts import Receipts
 
 IS_ROTATING = sys.argv[3:] == ["rotate"]
 MESSAGES = 5
@@ -192,9 +193,9 @@ def trial(folder, points):
 
 def without(control):
     """Take a safeguard away."""
-    begin, release, read = Inflight.begin, Inflight.release, Inflight.open
+    begin, read = Inflight.begin, Inflight.open
     if control == "journal":
-        Inflight.claims = lambda self, tokens: []
+        Receipts._claimed = lambda self, tokens: []
     elif control == "order":  # the journal after the rows
         write = DurableFile._write_and_sync
         Inflight.begin = lambda self, *arguments: setattr(self, "later", arguments)
@@ -208,14 +209,10 @@ def without(control):
         Inflight.open = lambda self, place, fd, end: read(self, place, fd, 10**9)
     elif control == "removal":  # PUBCOMP before the removal is on the disk
 
-        def release_first(self, name, packet_ids):
-            is_needed = release(self, name, packet_ids)
-            if is_needed:
-                self._sessions[name].attached.released(packet_ids)
-                self._releases.clear()
-            return False
+        def release_at_once(self, session, packet_ids):
+            self._sessions[session].attached.released(packet_ids)
 
-        Inflight.release = release_first
+        Receipts.release = release_at_once
 
 
 def main():
