@@ -17,6 +17,7 @@ from rxflow import (
     run_async,
 )
 from rxflow import operators as ops
+from rxflow.log import logger
 
 ONE = reactivex.of(1)
 
@@ -93,15 +94,20 @@ def test_two_pipelines_can_not_end_in_the_same_sink(tmp_path):
         run(Pipeline(ONE, sink), Pipeline(ONE, sink))
 
 
-def test_the_log_names_the_run_as_its_pipelines_are_called(tmp_path, capfd):
+def test_the_log_names_the_run_as_its_pipelines_are_called(tmp_path):
     def one(name):
         return Pipeline(ONE, JsonSink(tmp_path / name), name=name)
 
-    run(one("rooms"), one("halls"))
-    run(one("rooms"), name="all")
-    said = capfd.readouterr().err
-    assert "launched rooms, halls" in said
-    assert "launched all" in said
+    said = []
+    number = logger.add(said.append, format="{message}")
+    try:
+        run(one("rooms"), one("halls"))
+        run(one("rooms"), name="all")
+    finally:
+        logger.remove(number)
+        logger.disable("rxflow")
+    launched = [line.strip() for line in said if line.startswith("launched")]
+    assert launched == ["launched rooms, halls", "launched all"]
 
 
 def test_the_output_that_keeps_the_session_keeps_it_in_whatever_order_they_are_given(
