@@ -50,6 +50,8 @@ class _Function:
             if inspect.iscoroutine(returned):
                 returned.close()
             raise SinkError("it returned an awaitable; make it an `async def` function")
+        if inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+            raise SinkError("it returned a generator, which has not run; leave out its yield")
 
     async def commit_here(self, rows: Sequence[Message[Any]]) -> None:
         """Call and await it."""

@@ -138,6 +138,20 @@ def test_a_function_that_returns_an_awaitable_stores_nothing():
     assert str(caught.value).startswith("mine: ")
 
 
+def generator(batch):
+    yield batch
+
+
+async def async_generator(batch):
+    yield batch
+
+
+@pytest.mark.parametrize("write", [generator, async_generator])
+def test_a_generator_function_which_never_runs_stores_nothing(write):
+    with pytest.raises(SinkError, match="generator, which has not run"):
+        run(reactivex.of(1), DurableSink(write), log=False)
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_what_raises_acknowledges_nothing_of_its_batch_and_says_why(marbles, is_async):
     def write(batch):
